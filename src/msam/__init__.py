@@ -1,0 +1,39 @@
+"""Sharpness-aware minimization for multimodal learning in PyTorch (not Segment Anything).
+
+Three lines change a training loop::
+
+    optimizer = msam.ModalityAwareSAM(torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9), rho=0.05)
+    closure = msam.MultimodalClosure(model, {"image": x1, "audio": x2}, y, loss_fn)
+    loss = optimizer.step(closure)
+"""
+
+from msam import combine, contribution, fusion, geometry, optim
+from msam._version import __version__
+from msam.contribution import contribution_shares, shapley_values
+from msam.optim import (
+    SAM,
+    ModalityAwareSAM,
+    MongeSAM,
+    MultimodalClosure,
+    SharpnessAware,
+    create_method,
+    list_methods,
+)
+
+__all__ = [
+    "SAM",
+    "ModalityAwareSAM",
+    "MongeSAM",
+    "MultimodalClosure",
+    "SharpnessAware",
+    "__version__",
+    "combine",
+    "contribution",
+    "contribution_shares",
+    "create_method",
+    "fusion",
+    "geometry",
+    "list_methods",
+    "optim",
+    "shapley_values",
+]

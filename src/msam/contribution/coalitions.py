@@ -1,0 +1,205 @@
+"""The model's side of contributions: masks and coalition passes, from a model and a batch to a table of values."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from msam.contribution.shapley import Coalition, all_coalitions
+from msam.contribution.values import ValueFunction
+
+Inputs = Mapping[str, Any]
+"""Modality name -> tensor, or a nested structure (mappings, lists, tuples) of tensors; first axis: the sample."""
+
+Forward = Callable[[Inputs], Tensor]
+"""From such a mapping to the model's output."""
+
+
+@runtime_checkable
+class LateFusionModel(Protocol):
+    """A model whose ``forward(inputs)`` equals ``fuse({name: encoders[name](inputs[name])})``.
+
+    Declaring ``encoders`` and ``fuse`` lets coalition passes reuse the encoders' outputs and re-evaluate the head only.
+    """
+
+    encoders: Any
+    """A mapping (such as ``nn.ModuleDict``) from modality name to encoder."""
+
+    def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Map one feature per modality, first axis the sample, to the model's output.
+
+        Args:
+            features: Modality name -> feature, shape ``(B, ...)``.
+
+        Returns:
+            The model's output, first axis the sample.
+        """
+
+
+def zeros_like_nested(value: Any) -> Any:
+    """Copy a nested structure of tensors with every tensor replaced by zeros.
+
+    Args:
+        value: A tensor, or a mapping, list or tuple of such structures.
+
+    Returns:
+        The same structure; the argument is untouched.
+
+    Raises:
+        ValueError: If a leaf is not a tensor.
+    """
+    if isinstance(value, Tensor):
+        return torch.zeros_like(value)
+    if isinstance(value, Mapping):
+        return {key: zeros_like_nested(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(zeros_like_nested(item) for item in value)
+    raise ValueError(
+        f"an input must be a tensor or a mapping, list or tuple of tensors, found {type(value).__name__}; "
+        "convert it to a tensor, or bind it in `forward`"
+    )
+
+
+def mask_inputs(inputs: Inputs, present: Coalition) -> dict[str, Any]:
+    """Replace every modality outside a coalition by zeros.
+
+    Args:
+        inputs: Modality name -> input.
+        present: The names to keep.
+
+    Returns:
+        A new mapping; kept inputs are the same objects.
+
+    Example:
+        >>> mask_inputs({"a": torch.ones(2), "b": torch.ones(2)}, frozenset({"a"}))["b"]
+        tensor([0., 0.])
+    """
+    return {name: value if name in present else zeros_like_nested(value) for name, value in inputs.items()}
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module | None) -> Iterator[None]:
+    """Put a module into evaluation mode without gradient, and give every submodule its own mode back afterwards.
+
+    Args:
+        module: The module, or None to switch off the gradient only.
+
+    Yields:
+        Nothing.
+    """
+    training = [part for part in module.modules() if part.training] if module is not None else []
+    for part in training:
+        part.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def encode(model: LateFusionModel, inputs: Inputs) -> dict[str, Tensor]:
+    """Run every encoder once.
+
+    Args:
+        model: A declared late-fusion model.
+        inputs: Modality name -> input.
+
+    Returns:
+        Modality name -> feature.
+    """
+    return {name: model.encoders[name](value) for name, value in inputs.items()}
+
+
+def coalition_outputs(forward: Forward, inputs: Inputs, coalitions: Sequence[Coalition]) -> Tensor:
+    """Evaluate the model once per coalition, with the other modalities masked by zeros.
+
+    The caller chooses mode and gradient (see `evaluation_mode`). Cost: one forward pass per coalition; a declared
+    late-fusion model runs each encoder once, plus one row for "absent", and its head once for all coalitions.
+
+    Args:
+        forward: From a mapping of inputs to an output ``(B, ...)``.
+        inputs: Modality name -> input, first axis B.
+        coalitions: K of them.
+
+    Returns:
+        Shape ``(K, B, ...)``.
+    """
+    if isinstance(forward, LateFusionModel):
+        return fused_outputs(forward, inputs, encode(forward, inputs), coalitions)
+    return torch.stack([forward(mask_inputs(inputs, coalition)) for coalition in coalitions])
+
+
+def fused_outputs(
+    model: LateFusionModel, inputs: Inputs, features: Mapping[str, Tensor], coalitions: Sequence[Coalition]
+) -> Tensor:
+    """Evaluate a late-fusion head for all coalitions in one batched call, reusing the encoders' outputs.
+
+    Args:
+        model: A declared late-fusion model.
+        inputs: Modality name -> input; only the first row is used, as the shape of "absent".
+        features: Modality name -> feature ``(B, ...)`` of the present modality.
+        coalitions: K of them.
+
+    Returns:
+        Shape ``(K, B, ...)``.
+    """
+    stacked = {}
+    for name, feature in features.items():
+        absent = feature
+        if any(name not in coalition for coalition in coalitions):
+            absent = model.encoders[name](zeros_like_nested(_first_row(inputs[name]))).expand_as(feature)
+        stacked[name] = torch.cat([feature if name in coalition else absent for coalition in coalitions])
+    outputs: Tensor = model.fuse(stacked).unflatten(0, (len(coalitions), -1))
+    return outputs
+
+
+def _first_row(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value[:1]
+    if isinstance(value, Mapping):
+        return {key: _first_row(item) for key, item in value.items()}
+    return type(value)(_first_row(item) for item in value)
+
+
+def coalition_values(outputs: Tensor, target: Tensor, value: ValueFunction) -> Tensor:
+    """Average a value function over the batch, for several coalitions at once.
+
+    Args:
+        outputs: Shape ``(K, B, ...)``.
+        target: Shape ``(B, ...)``.
+        value: ``value(output, target)`` -> ``(B,)``.
+
+    Returns:
+        Shape ``(K,)``.
+
+    Raises:
+        ValueError: If the value function does not return one number per sample.
+    """
+    count, batch = outputs.shape[:2]
+    per_sample = value(outputs.flatten(0, 1), target.repeat(count, *[1] * (target.ndim - 1)))
+    if per_sample.shape != (count * batch,):
+        raise ValueError(
+            f"value(output, target) must return one number per sample, shape ({count * batch},), "
+            f"found {tuple(per_sample.shape)}; do not average inside it"
+        )
+    means: Tensor = per_sample.unflatten(0, (count, batch)).mean(1)
+    return means
+
+
+__all__ = [
+    "Coalition",
+    "Forward",
+    "Inputs",
+    "LateFusionModel",
+    "all_coalitions",
+    "coalition_outputs",
+    "coalition_values",
+    "encode",
+    "evaluation_mode",
+    "fused_outputs",
+    "mask_inputs",
+    "zeros_like_nested",
+]

@@ -1,0 +1,147 @@
+"""Shapley values as a pure function of a table: coalition -> value in, modality -> contribution out."""
+
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from itertools import combinations
+from math import comb, fsum
+
+import torch
+from torch import Tensor
+
+Coalition = frozenset[str]
+
+
+def all_coalitions(modalities: Collection[str]) -> list[Coalition]:
+    """List every non-empty coalition, the smallest first and the grand coalition last.
+
+    Args:
+        modalities: The names of the modalities.
+
+    Returns:
+        ``2^M - 1`` frozensets, by size and then in the order of the names.
+
+    Example:
+        >>> [sorted(c) for c in all_coalitions(["a", "b"])]
+        [['a'], ['b'], ['a', 'b']]
+    """
+    names = tuple(modalities)
+    return [frozenset(chosen) for size in range(1, len(names) + 1) for chosen in combinations(names, size)]
+
+
+def shapley_values(table: Mapping[Coalition, float]) -> dict[str, float]:
+    r"""Compute the exact Shapley value of every modality from the values of all coalitions.
+
+    ``phi_m = sum over S without m of |S|! (M - |S| - 1)! / M! * (v(S + m) - v(S))``: the modality's marginal gain,
+    averaged over all orders in which the modalities could arrive. The values sum to ``v(all) - v(none)``.
+
+    Args:
+        table: Coalition (a frozenset of names) -> its value, for all ``2^M`` coalitions. The empty one may be left out
+            and counts as 0.
+
+    Returns:
+        Modality name -> Shapley value, in the order in which the names first appear in the table.
+
+    Raises:
+        ValueError: If the table is empty, or a coalition is missing from it.
+
+    Cost: ``M 2^(M-1)`` additions; nothing of the network is touched.
+
+    Source: Shapley, "A value for n-person games", 1953; as contributions in arXiv 2510.24919, App. B.
+
+    Example:
+        >>> table = {frozenset({"image"}): 0.6, frozenset({"audio"}): 0.2, frozenset({"image", "audio"}): 1.0}
+        >>> shapley_values(table)
+        {'image': 0.7, 'audio': 0.3...}
+    """
+    names = tuple(dict.fromkeys(name for coalition in table for name in sorted(coalition)))
+    if not names:
+        raise ValueError("the table must hold at least one non-empty coalition, found none; give one value per coalition")
+    values = {frozenset(): 0.0, **table}
+    missing = [sorted(coalition) for coalition in all_coalitions(names) if coalition not in values]
+    if missing:
+        raise ValueError(
+            f"the table must hold all {2 ** len(names) - 1} non-empty coalitions of {list(names)}, "
+            f"found {len(missing)} missing, first {missing[0]}; add their values"
+        )
+    return {name: _marginal_gain(name, names, values) for name in names}
+
+
+def _marginal_gain(name: str, names: tuple[str, ...], values: Mapping[Coalition, float]) -> float:
+    others = [other for other in names if other != name]
+    without = [frozenset(), *all_coalitions(others)]
+    return fsum(_order_weight(len(s), len(names)) * (values[s | {name}] - values[s]) for s in without)
+
+
+def _order_weight(size: int, players: int) -> float:
+    """The share of arrival orders in which a given set of this size stands right before a given player."""
+    return 1 / (players * comb(players - 1, size))
+
+
+@lru_cache(maxsize=64)
+def _matrix_rows(players: int) -> tuple[tuple[float, ...], ...]:
+    names = tuple(str(index) for index in range(players))
+
+    def entry(name: str, coalition: Coalition) -> float:
+        if name in coalition:
+            return _order_weight(len(coalition) - 1, players)
+        return -_order_weight(len(coalition), players)
+
+    return tuple(tuple(entry(name, coalition) for coalition in all_coalitions(names)) for name in names)
+
+
+def shapley_matrix(players: int, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """Return the matrix that turns a vector of coalition values into Shapley values, with v(empty) = 0.
+
+    Args:
+        players: Number of modalities M, >= 1.
+        dtype: Of the result; torch's default where None.
+        device: Of the result; torch's default where None.
+
+    Returns:
+        Shape ``(M, 2^M - 1)``; columns in the order of `all_coalitions`.
+
+    Example:
+        >>> shapley_matrix(2)
+        tensor([[ 0.5000, -0.5000,  0.5000],
+                [-0.5000,  0.5000,  0.5000]])
+    """
+    return torch.tensor(_matrix_rows(players), dtype=dtype, device=device)
+
+
+def normalise_shares(contributions: Tensor) -> Tensor:
+    """Turn Shapley values into shares of the loss: negative ones count 0, and if none is positive all get 1/M.
+
+    Args:
+        contributions: Shape ``(M,)``, or ``(..., M)`` for several at once.
+
+    Returns:
+        The same shape, each row non-negative and summing to 1.
+
+    Source: arXiv 2510.24919, Eq. 20. The paper does not say what becomes of negative contributions; this is our rule.
+
+    Example:
+        >>> normalise_shares(torch.tensor([0.6, -0.1, 0.2]))
+        tensor([0.7500, 0.0000, 0.2500])
+        >>> normalise_shares(torch.zeros(2))
+        tensor([0.5000, 0.5000])
+    """
+    positive = contributions.clamp_min(0)
+    total = positive.sum(-1, keepdim=True)
+    return torch.where(total > 0, positive / total, 1 / contributions.shape[-1])
+
+
+def contribution_shares(contributions: Mapping[str, float]) -> dict[str, float]:
+    """Turn named Shapley values into shares that sum to 1, by the rule of `normalise_shares`.
+
+    Args:
+        contributions: Modality name -> Shapley value.
+
+    Returns:
+        Modality name -> share.
+
+    Example:
+        >>> contribution_shares({"image": 0.6, "audio": -0.2})
+        {'image': 1.0, 'audio': 0.0}
+    """
+    shares = normalise_shares(torch.tensor(list(contributions.values()), dtype=torch.float64))
+    return dict(zip(contributions, shares.tolist(), strict=True))

@@ -1,0 +1,75 @@
+"""Late fusion: an encoder per modality, concatenation, one head."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from msam.fusion.encoders import mlp_encoder
+
+
+class LateFusion(nn.Module):
+    """Encode each modality on its own, concatenate the features, and map them to the output by one head.
+
+    Declares ``encoders`` and ``fuse``, so that contributions cost one batched pass of the head.
+
+    Args:
+        encoders: Modality name -> module from an input to a feature ``(B, F_m)``.
+        head: Module from ``(B, sum of F_m)``, in the order of `encoders`, to the output.
+
+    Example:
+        >>> import torch
+        >>> model = LateFusion({"a": nn.Linear(4, 3), "b": nn.Linear(2, 3)}, head=nn.Linear(6, 10))
+        >>> model({"a": torch.ones(5, 4), "b": torch.ones(5, 2)}).shape
+        torch.Size([5, 10])
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(dict(encoders))
+        self.head = head
+
+    @override
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Map a batch to the output.
+
+        Args:
+            inputs: Modality name -> input; all of the encoders' names.
+
+        Returns:
+            The output of the head, ``(B, ...)``.
+        """
+        return self.fuse({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
+
+    def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Map the encoders' features to the output.
+
+        Args:
+            features: Modality name -> ``(B, F_m)``.
+
+        Returns:
+            The output of the head, ``(B, ...)``.
+        """
+        output: Tensor = self.head(torch.cat([features[name] for name in self.encoders], dim=-1))
+        return output
+
+
+def late_fusion_mlp(sizes: Mapping[str, int], classes: int, *, width: int = 64, depth: int = 2) -> LateFusion:
+    """Build late fusion with an MLP encoder per modality and a linear head.
+
+    Args:
+        sizes: Modality name -> size of its input vector.
+        classes: Number of outputs.
+        width: Of every encoder's layers.
+        depth: Layers per encoder.
+
+    Returns:
+        The model.
+
+    Example:
+        >>> late_fusion_mlp({"pix": 240, "zer": 47}, classes=10).head
+        Linear(in_features=128, out_features=10, bias=True)
+    """
+    encoders = {name: mlp_encoder(size, width, depth) for name, size in sizes.items()}
+    return LateFusion(encoders, head=nn.Linear(width * len(sizes), classes))

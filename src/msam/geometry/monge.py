@@ -1,0 +1,61 @@
+"""The Monge metric, which the loss surface itself induces on parameter space."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from msam.geometry.base import Geometry
+from msam.geometry.euclidean import inverse_norm
+
+
+@dataclass(frozen=True)
+class Monge(Geometry):
+    r"""Perturb to the surface of a ball in the metric ``G = I + alpha^2 g g^T``: ``eps = rho g / (n sqrt(1 + alpha^2 n^2))``.
+
+    Here ``n = ||g||``. It solves ``max g^T eps`` subject to ``eps^T G eps <= rho^2``: by the Sherman-Morrison formula
+    ``G^-1 g = g / (1 + alpha^2 n^2)``, and ``eps = rho G^-1 g / sqrt(g^T G^-1 g)``. Small gradients give SAM's step
+    (``||eps|| -> rho``), large ones none (``||eps|| -> 0``: gradient descent), and the linear gain
+    ``g^T eps = rho n / sqrt(1 + alpha^2 n^2)`` never exceeds ``rho / alpha``.
+
+    The *shrinkage* ``s = 1 / sqrt(1 + alpha^2 n^2)`` tells how far the method is from SAM at a step. It depends on the
+    loss's scale: reduction, batch size and temperature act as hyperparameters, and where s stays near 1 the method is SAM.
+
+    Source: Jacobsen and Arvanitidis, arXiv 2502.08448 (alpha = 1); alpha after Hartmann, Girolami and Klami,
+    arXiv 2202.00755.
+
+    Args:
+        alpha: Weight of the loss surface's slope in the metric, >= 0. 1 is the paper's method, 0 is SAM. Default 1.
+
+    Raises:
+        ValueError: If alpha is negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> Monge().scale(torch.tensor(0.75))  # 1 / (0.75 * 1.25)
+        tensor(1.0667)
+        >>> Monge().shrinkage(torch.tensor(0.75))
+        tensor(0.8000)
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < float("inf"):
+            raise ValueError(f"alpha must be finite and >= 0, found {self.alpha}; use alpha=1 for the paper's Monge SAM")
+
+    @override
+    def scale(self, norm: Tensor) -> Tensor:
+        return inverse_norm(norm) * self.shrinkage(norm)
+
+    def shrinkage(self, norm: Tensor) -> Tensor:
+        """Return ``s = 1 / sqrt(1 + alpha^2 n^2)`` in (0, 1], the length of eps relative to SAM's.
+
+        Args:
+            norm: The gradient's global 2-norm, a 0-d tensor.
+
+        Returns:
+            A 0-d tensor.
+        """
+        return torch.hypot(torch.ones_like(norm), self.alpha * norm).reciprocal()

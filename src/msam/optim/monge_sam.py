@@ -1,0 +1,77 @@
+"""Monge SAM: the perturbation measured in the metric that the loss surface induces."""
+
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from msam.combine import Replace
+from msam.geometry import Monge
+from msam.optim.engine import SharpnessAware
+
+
+class MongeSAM(SharpnessAware):
+    r"""Monge SAM: SAM whose ball is measured along the loss surface, so that steep places are perturbed less.
+
+    ``eps = rho g / (||g|| sqrt(1 + alpha^2 ||g||^2))``, update with ``grad L(theta + eps)``. Between SAM (small
+    gradients, or alpha = 0) and gradient descent (large gradients). See `SharpnessAware` for what every step promises.
+
+    The loss's scale matters here, as it does not for SAM: a sum instead of a mean, another batch size, or a temperature
+    is another method. ``summary()["mean_shrinkage"]`` near 1 means that the run was SAM in all but name.
+
+    Args:
+        base: A ``torch.optim.Optimizer`` instance.
+        rho: Radius in the Monge metric, >= 0. Default 0.05.
+        alpha: Weight of the slope in the metric, >= 0. Default 1, the paper's; 0 is SAM.
+        model: The module whose buffers (BatchNorm) the second pass must leave alone.
+        on_nonfinite: ``"skip"`` a step with a non-finite gradient, or ``"raise"``.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Cost: two forward-backward passes a step; one copy of the parameters.
+
+    Source: Jacobsen and Arvanitidis, arXiv 2502.08448.
+
+    Example:
+        >>> import torch
+        >>> w = torch.tensor([0.75], requires_grad=True)
+        >>> optimizer = MongeSAM(torch.optim.SGD([w], lr=1.0), rho=0.5)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = 0.5 * (w**2).sum()
+        ...     loss.backward()
+        ...     return loss
+        >>> _ = optimizer.step(closure)
+        >>> w.item()  # 0.75 - (0.75 + 0.5 * 0.8)
+        -0.4000...
+        >>> round(optimizer.summary()["mean_shrinkage"], 4)
+        0.8
+    """
+
+    method = "monge_sam"
+
+    def __init__(
+        self,
+        base: Optimizer,
+        rho: float = 0.05,
+        alpha: float = 1.0,
+        *,
+        model: nn.Module | None = None,
+        on_nonfinite: Literal["skip", "raise"] = "skip",
+    ) -> None:
+        super().__init__(base, rho=rho, geometry=Monge(alpha), combination=Replace(), model=model, on_nonfinite=on_nonfinite)
+
+    @override
+    def summary(self) -> dict[str, Any]:
+        """Tell what the method did so far, with the mean shrinkage.
+
+        Returns:
+            As `SharpnessAware.summary`, and ``mean_shrinkage``: the mean of ``s = ||eps|| / rho`` over the steps. NaN
+            before the first step and where groups have different radii.
+        """
+        summary = super().summary()
+        radii = set(summary["rho"])
+        rho = radii.pop()
+        return {**summary, "mean_shrinkage": summary["mean_eps_norm"] / rho if rho and not radii else float("nan")}
