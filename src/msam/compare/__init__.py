@@ -1,1 +1,20 @@
-"""To be filled."""
+"""Comparisons: the grid of runs, their records, and paired statistics."""
+
+from msam.compare.findings import Findings, MethodFindings, find_out
+from msam.compare.grid import Grid, Plan, Progress
+from msam.compare.recipes import RECIPES, find_recipe
+from msam.compare.statistics import Interval, holm, mean_interval
+
+__all__ = [
+    "RECIPES",
+    "Findings",
+    "Grid",
+    "Interval",
+    "MethodFindings",
+    "Plan",
+    "Progress",
+    "find_out",
+    "find_recipe",
+    "holm",
+    "mean_interval",
+]

@@ -65,6 +65,8 @@ class MultimodalClosure:
         self.loss_fn = loss_fn
         self.penalties: list[Callable[[MultimodalClosure], Tensor]] = []
         """Terms that are added to the loss, each from this closure to a 0-d tensor. Balancing methods put theirs here."""
+        self.evaluations = 0
+        """Forward-backward passes run so far, those of penalties included."""
         self.model = model if model is not None else _module_behind(forward)
         self._late_fusion = forward if isinstance(forward, LateFusionModel) else None
         self._features: dict[str, Tensor] | None = None
@@ -101,20 +103,25 @@ class MultimodalClosure:
         else:
             output = self.forward(self.inputs)
         self._output = output.detach()
-        loss = self.loss_of(output)
+        self.evaluations += 1
+        loss = self._mean_loss(output)
         for penalty in self.penalties:
             loss = loss + penalty(self)
         return loss
 
-    def loss_of(self, output: Tensor) -> Tensor:
-        """Return the mean loss of an output against this batch's target.
+    def masked_loss(self, inputs: Inputs) -> Tensor:
+        """Run the forward pass on other inputs of the same samples, for penalties.
 
         Args:
-            output: The model's output, or one under masked inputs.
+            inputs: Modality name -> input, such as `mask_inputs` makes them.
 
         Returns:
-            A 0-d tensor.
+            The mean loss with its graph, 0-d.
         """
+        self.evaluations += 1
+        return self._mean_loss(self.forward(inputs))
+
+    def _mean_loss(self, output: Tensor) -> Tensor:
         loss = self.loss_fn(output, self.target)
         return loss.mean() if loss.ndim else loss
 

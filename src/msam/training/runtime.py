@@ -1,0 +1,60 @@
+"""What surrounds a run: seeds, threads, versions, and what is measured of the machine."""
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from msam._version import __version__
+
+
+@contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """Seed torch and compute on one thread, so that a run gives the same numbers wherever it is scheduled.
+
+    Args:
+        seed: For torch's global generator.
+
+    Yields:
+        Nothing; the number of threads is given back afterwards, and the generator's state too.
+    """
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(state)
+
+
+def versions() -> dict[str, str]:
+    """Tell the versions that a run's numbers depend on.
+
+    Returns:
+        Of msam, torch and Python.
+    """
+    return {"msam": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def machine() -> dict[str, str | int]:
+    """Tell the machine that a run's times depend on, without naming it.
+
+    Returns:
+        Processor type, operating system and the number of cores.
+    """
+    return {"processor": platform.machine(), "system": platform.system(), "cores": os.cpu_count() or 1}
+
+
+def peak_memory_mib() -> float:
+    """Return the process's peak resident memory so far.
+
+    Returns:
+        Mebibytes.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,150 @@
+"""Where a task comes from: a data set of the catalogue, or a user's own file. Light enough to send to a worker."""
+
+import hashlib
+import importlib.util
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from msam.data import find_dataset, split_arrays
+from msam.fusion import EarlyFusion, late_fusion_mlp
+from msam.training.task import Task
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A task on a data set of the catalogue: few training rows and noisy labels leave room to improve.
+
+    Raises:
+        ValueError: From `build`, if a setting is out of its range or the data are not installed.
+    """
+
+    dataset: str = "mfeat"
+    modalities: tuple[str, ...] = ()
+    """The data set's default ones if empty."""
+    rows: int = 200
+    label_noise: float = 0.2
+    fusion: Literal["late", "early"] = "late"
+    epochs: int = 40
+    batch_size: int = 50
+
+    def build(self) -> Task:
+        """Build the task.
+
+        Returns:
+            The task; cached per process.
+        """
+        return _build_dataset_task(self)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A task in a Python file of the user's, which defines ``task = Task(...)``."""
+
+    path: str
+    sha256: str
+
+    def build(self) -> Task:
+        """Run the file.
+
+        Returns:
+            Its task; cached per process.
+        """
+        return _load_task_file(self.path, self.sha256)
+
+
+TaskSource = DatasetSource | FileSource
+
+
+def find_task_file(path: str | Path) -> FileSource:
+    """Point at a user's task file as it is now.
+
+    Args:
+        path: Of a Python file.
+
+    Returns:
+        The source, with the hash of the file's content.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"a task must be a Python file that defines `task = Task(...)`, found no file {str(path)!r}")
+    return FileSource(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def describe_source(source: TaskSource) -> dict[str, Any]:
+    """Tell everything that the task's results depend on, without naming a folder of this machine.
+
+    Args:
+        source: Of the task.
+
+    Returns:
+        JSON-able.
+    """
+    task = source.build()
+    settings = asdict(source) if isinstance(source, DatasetSource) else {"file_sha256": source.sha256}
+    return {
+        **task.config,
+        **settings,
+        "name": task.name,
+        "modalities": list(task.modalities),
+        "metric": task.metric_name,
+        "epochs": task.epochs,
+        "batch_size": task.batch_size,
+        "optimizer": describe_optimizer(task),
+    }
+
+
+def describe_optimizer(task: Task) -> dict[str, Any]:
+    """Tell the task's base optimizer.
+
+    Args:
+        task: The task.
+
+    Returns:
+        ``name``, and its settings that are numbers, booleans or None.
+    """
+    optimizer = task.build_optimizer([nn.Parameter()])
+    plain = {key: value for key, value in optimizer.defaults.items() if isinstance(value, bool | int | float | None)}
+    return {"name": type(optimizer).__name__, **plain}
+
+
+@lru_cache(maxsize=8)
+def _build_dataset_task(source: DatasetSource) -> Task:
+    dataset = find_dataset(source.dataset)
+    arrays = dataset.load(source.modalities)
+    sizes = {name: values.shape[1] for name, values in arrays.inputs.items()}
+    split_arrays(arrays, 0, rows=source.rows, label_noise=source.label_noise)
+    build = late_fusion_mlp if source.fusion == "late" else EarlyFusion
+    noise = f", {source.label_noise:.0%} noisy labels" if source.label_noise else ""
+    return Task(
+        name=f"{dataset.name} {'+'.join(sizes)} ({source.rows} training rows{noise}, {source.fusion} fusion)",
+        modalities=tuple(sizes),
+        load=lambda seed: split_arrays(arrays, seed, rows=source.rows, label_noise=source.label_noise),
+        build_model=lambda: build(sizes, dataset.classes),
+        epochs=source.epochs,
+        batch_size=source.batch_size,
+    )
+
+
+@lru_cache(maxsize=8)
+def _load_task_file(path: str, sha256: str) -> Task:
+    content = Path(path).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"the task file must not change during a comparison, found {path!r} changed; start again")
+    spec = importlib.util.spec_from_file_location(f"msam_task_{sha256[:8]}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    task = getattr(module, "task", None)
+    if not isinstance(task, Task):
+        raise ValueError(
+            f"a task file must define `task = msam.training.Task(...)` at its top level, found "
+            f"{type(task).__name__ if task is not None else 'no `task`'} in {path!r}"
+        )
+    return task

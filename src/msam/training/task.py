@@ -1,0 +1,85 @@
+"""A task: data, model, loss and metric, with the names of the modalities."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from msam.contribution import ValueFunction, true_class_probability
+from msam.data import Splits
+
+
+def accuracy(output: Tensor, target: Tensor) -> float:
+    """Return the share of samples whose largest output is the target class.
+
+    Args:
+        output: ``(B, C)``.
+        target: ``(B,)``, class indices.
+
+    Returns:
+        In [0, 1].
+
+    Example:
+        >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        0.5
+    """
+    return float((output.argmax(-1) == target).double().mean())
+
+
+def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Build SGD with learning rate 0.05 and momentum 0.9.
+
+    Args:
+        parameters: What to train.
+
+    Returns:
+        The optimizer.
+    """
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Everything a comparison needs to know about a problem; write one in a file of your own as ``task = Task(...)``.
+
+    Args:
+        name: Shown in reports.
+        modalities: Their names, as in the inputs of `load`'s splits.
+        load: From a seed to the splits of that seed.
+        build_model: Builds the model, from an input mapping to the output; torch is seeded before it is called. A model
+            with ``encoders`` and ``fuse`` gets probes of each branch and cheap contributions.
+        loss: ``loss(output, target)``: a mean or per-sample losses. Default cross-entropy.
+        metric: ``metric(output, target)`` -> a number, larger is better. Default accuracy.
+        metric_name: Shown in reports.
+        value: What a coalition of modalities is worth; one number per sample.
+        build_optimizer: The base optimizer, from parameters. Default SGD, learning rate 0.05, momentum 0.9.
+        epochs: Passes over the training split.
+        batch_size: Samples per step; a last, smaller batch is kept.
+        config: JSON-able settings that tell this task from others of the same name; part of each record.
+
+    Raises:
+        ValueError: If there are no modalities, or epochs or batch size are below 1.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    load: Callable[[int], Splits]
+    build_model: Callable[[], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
+    metric: Callable[[Tensor, Tensor], float] = accuracy
+    metric_name: str = "accuracy"
+    value: ValueFunction = true_class_probability
+    build_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = default_optimizer
+    epochs: int = 50
+    batch_size: int = 50
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise ValueError("a task must name at least one modality, found none; e.g. modalities=('image', 'audio')")
+        for rule, number in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if number < 1:
+                raise ValueError(f"{rule} must be >= 1, found {number}")
