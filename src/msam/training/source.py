@@ -28,7 +28,7 @@ class DatasetSource:
     rows: int = 200
     label_noise: float = 0.2
     fusion: Literal["late", "early"] = "late"
-    epochs: int = 40
+    epochs: int = 30
     batch_size: int = 50
 
     def build(self) -> Task:
