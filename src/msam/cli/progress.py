@@ -1,0 +1,101 @@
+"""Progress of a grid: a bar on a terminal, plain lines elsewhere, and a word on how to go on after Ctrl-C."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from msam.compare.records import Record
+
+
+class BarProgress:
+    """Draws a bar.
+
+    Args:
+        bar: A started rich progress display.
+    """
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("runs", total=None)
+
+    def start(self, total: int, done: int) -> None:
+        """Begin.
+
+        Args:
+            total: Runs in the whole comparison.
+            done: Of them, how many were on disk already.
+        """
+        self._bar.update(self._task, total=total, completed=done)
+
+    def advance(self, record: Record) -> None:
+        """One more run is done.
+
+        Args:
+            record: Of that run.
+        """
+        self._bar.update(self._task, advance=1, description=record["method"])
+
+
+class LineProgress:
+    """Prints a line at every tenth of the way.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = monotonic()
+        self._total = self._done = 0
+
+    def start(self, total: int, done: int) -> None:
+        """Begin.
+
+        Args:
+            total: Runs in the whole comparison.
+            done: Of them, how many were on disk already.
+        """
+        self._total, self._done = total, done
+        known = f", {done} of them on disk already" if done else ""
+        self._console.print(f"{total} runs{known}", highlight=False)
+
+    def advance(self, record: Record) -> None:  # noqa: ARG002
+        """One more run is done.
+
+        Args:
+            record: Of that run.
+        """
+        self._done += 1
+        if self._done * 10 // self._total > (self._done - 1) * 10 // self._total:
+            seconds = monotonic() - self._started
+            self._console.print(f"{self._done}/{self._total} runs after {seconds:.0f} s", highlight=False)
+
+
+@contextmanager
+def make_progress(console: Console, out: Path) -> Iterator[BarProgress | LineProgress]:
+    """Show progress in the way that fits where the output goes.
+
+    Args:
+        console: Where to print.
+        out: Folder of the records, to name when stopped.
+
+    Yields:
+        What a grid reports to.
+
+    Raises:
+        SystemExit: With status 130 on Ctrl-C; what was done is kept.
+    """
+    try:
+        if console.is_terminal:
+            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            with Progress(TextColumn("{task.description:<20}"), *columns, console=console, transient=True) as bar:
+                yield BarProgress(bar)
+        else:
+            yield LineProgress(console)
+    except KeyboardInterrupt:
+        console.print(f"stopped; the runs done so far are kept in {out}: give the same command with --out {out} to go on")
+        raise SystemExit(130) from None

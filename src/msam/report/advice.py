@@ -1,0 +1,85 @@
+"""Advice that follows from the intervals, and no further."""
+
+from msam.compare import Findings, MethodFindings
+from msam.report.evidence import Relation, gain_over_base, is_starved, named, relate, rivals, shown_difference, spoken
+from msam.report.units import join_words, units_of
+
+
+def give_advice(findings: Findings) -> str:
+    """Tell what to do.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        A few sentences.
+    """
+    base = findings.base.label
+    if not rivals(findings):
+        return f"Compare {base} with at least one method before choosing."
+    if relate(shown_difference(rivals(findings)[0])) is Relation.UNKNOWN:
+        return f"Run more seeds, ten or more if you can, before choosing; until then keep {base}, the cheapest."
+    better = [method for method in rivals(findings) if relate(shown_difference(method)) is Relation.BETTER]
+    sentences = [_advise_winner(findings, better) if better else _advise_base(findings), *_advise_starved(findings)]
+    return " ".join(sentences)
+
+
+def _advise_base(findings: Findings) -> str:
+    units, base = units_of(findings), findings.base.label
+    reach = max(shown_difference(method).high for method in rivals(findings))
+    keep = f"Keep {base}: it is the cheapest, and nothing that was compared beats it."
+    if reach <= 0:
+        return keep
+    more = f"A gain of up to {units.amount(reach)} is not excluded; if one of that size matters to you, run more seeds"
+    return f"{keep} {more} or use a larger test set."
+
+
+def _advise_winner(findings: Findings, better: list[MethodFindings]) -> str:
+    best = max(better, key=lambda method: method.metric.mean)
+    equals = [method for method in better if relate(findings.difference(best, method)) is not Relation.BETTER]
+    choice = min(equals, key=lambda method: (round(method.gradient_evaluations, 1), -method.metric.mean))
+    base = findings.base.label
+    if choice.name == "base_2x":
+        others = [spoken(method) for method in equals if method is not choice]
+        rest = f", and {join_words(others)} cannot be told apart from that" if others else ""
+        return f"Train {base} longer: twice the passes are enough to beat {base}{rest}."
+    cost = f"{choice.gradient_evaluations:.1f} x the gradient evaluations and {choice.seconds:.1f} x the time of {base}"
+    advice = f"Use {named(choice)}; it costs {cost}."
+    rest = [spoken(method) for method in better if method is not choice and _tied(findings, choice, method)]
+    if rest:
+        advice += f" It cannot be told apart from {join_words(rest, 'or')}, which would do as well."
+    return advice + _equal_passes(findings, choice)
+
+
+def _tied(findings: Findings, first: MethodFindings, second: MethodFindings) -> bool:
+    return relate(findings.difference(first, second)) is Relation.TIE
+
+
+def _equal_passes(findings: Findings, choice: MethodFindings) -> str:
+    if choice.to_equal_passes is None or relate(choice.to_equal_passes) is Relation.BETTER:
+        return ""
+    return (
+        f" But it does not beat {findings.base.label} with twice the passes: "
+        "try to train longer first, which needs no new method."
+    )
+
+
+def _advise_starved(findings: Findings) -> list[str]:
+    """For every starved branch: who has its modality alone answer best, if that is more than chance."""
+    return [
+        _advise_branch(findings, name)
+        for name, fate in findings.starvation.items()
+        if is_starved(fate.loss) and name in findings.base.alone
+    ]
+
+
+def _advise_branch(findings: Findings, name: str) -> str:
+    units = units_of(findings)
+    best = max(rivals(findings), key=lambda method: method.alone[name].mean)
+    gain = gain_over_base(findings, best, lambda run: run["test"]["alone"][name])
+    if relate(gain) is not Relation.BETTER:
+        return f"No method that was compared measurably helps {name} when it stands alone."
+    return (
+        f"If {name} must also work alone, {named(best)} has the best {units.name} there: "
+        f"{units.value(best.alone[name].mean)} against {units.value(findings.base.alone[name].mean)}."
+    )

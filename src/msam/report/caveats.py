@@ -1,0 +1,139 @@
+"""What limits a comparison's conclusion."""
+
+import math
+from collections.abc import Iterator
+from statistics import fmean
+
+from msam.compare import Findings
+from msam.report.evidence import rivals, shown_difference, spoken
+from msam.report.units import join_words, percent, units_of
+
+FEW_SEEDS = 10
+MANY_ROWS = 5000
+"""A test split of this size leaves less than 0.8 points of sampling error."""
+
+
+def list_caveats(findings: Findings) -> tuple[str, ...]:
+    """List what limits the conclusion.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        One or two sentences each, the weightiest first.
+    """
+    sources = (_seeds, _test_rows, _edges, _monge, _equal_base, _last_epoch, _overlap, _task, _selection, _fixed, _base)
+    return tuple(caveat for source in sources for caveat in source(findings))
+
+
+def _seeds(findings: Findings) -> Iterator[str]:
+    seeds, units = findings.comparison["seeds"], units_of(findings)
+    if seeds >= FEW_SEEDS:
+        return
+    if seeds == 1:
+        yield "One seed: no interval exists, and no difference can be told from chance."
+        return
+    widths = [width for method in rivals(findings) if (width := shown_difference(method).half_width) > 0]
+    if widths:
+        narrow, wide = units.plain(min(widths)), units.plain(max(widths))
+        span = f"± {wide}" if narrow == wide else f"± {narrow} to ± {wide}"
+        yield f"Few seeds ({seeds}): the intervals of the differences reach {span}{' points' if units.percent else ''}."
+    else:
+        yield f"Few seeds ({seeds})."
+
+
+def _test_rows(findings: Findings) -> Iterator[str]:
+    rows, units = findings.test_rows, units_of(findings)
+    if rows >= MANY_ROWS:
+        return
+    if not units.percent:
+        yield f"The test split is small: {rows} rows."
+        return
+    share = findings.base.metric.mean
+    error = units.amount(math.sqrt(max(0.0, share * (1 - share)) / rows))
+    yield f"The test split is small: with {rows} rows, the accuracy of one run has a standard error of {error}."
+
+
+def _edges(findings: Findings) -> Iterator[str]:
+    for method in findings.methods:
+        if method.at_edge and method.strength is not None:
+            end = "smallest" if method.strength == min(method.validation_by_strength) else "largest"
+            yield (
+                f"{method.label}: {method.strength_name} = {method.strength:g} is the {end} that was tried, "
+                "so a better one may lie beyond it."
+            )
+
+
+def _monge(findings: Findings) -> Iterator[str]:
+    method = findings.method("monge_sam")
+    if method is not None and method.mean_shrinkage is not None and method.mean_shrinkage > 0.95:
+        yield (
+            f"Monge SAM was SAM in all but name here: its metric shortened perturbations to {method.mean_shrinkage:.3f} of "
+            "their length on average."
+        )
+
+
+def _equal_base(findings: Findings) -> Iterator[str]:
+    doubled = findings.method("base_2x")
+    if doubled is None:
+        return
+    epochs = findings.comparison["task"]["epochs"]
+    pairs = list(zip(doubled.records, findings.base.records, strict=True))
+    if all(run["test"]["metric"] == base["test"]["metric"] and run["selected_epoch"] <= epochs for run, base in pairs):
+        chosen = fmean(run["selected_epoch"] for run, _ in pairs)
+        yield (
+            f"{spoken(doubled)} gives the same results as {findings.base.label}: validation chose epoch {chosen:.0f} on "
+            f"average, before the {epochs} epochs of a single pass budget were over, so that more passes changed nothing."
+        )
+
+
+def _last_epoch(findings: Findings) -> Iterator[str]:
+    epochs = findings.comparison["task"]["epochs"]
+    late = [
+        spoken(method)
+        for method in findings.methods
+        if method.name != "base_2x" and 2 * sum(run["selected_epoch"] >= epochs for run in method.records) > len(method.records)
+    ]
+    if late:
+        yield f"Most runs of {join_words(late)} were best at their last epoch; with more epochs the order may change."
+
+
+def _overlap(findings: Findings) -> Iterator[str]:
+    if findings.test_share > 0 and findings.comparison["seeds"] > 1:
+        yield (
+            f"Test splits of two seeds share {percent(findings.test_share)} of their rows on average: the seeds resample one "
+            "data set. The intervals allow for it; they do not speak of other data sets."
+        )
+
+
+def _task(findings: Findings) -> Iterator[str]:
+    task = findings.comparison["task"]
+    made = []
+    if task.get("rows"):
+        made.append(f"{task['rows']} training rows")
+    if task.get("label_noise"):
+        made.append(f"{percent(task['label_noise'])} wrong training labels")
+    if made:
+        yield f"The task was made hard on purpose ({join_words(made)}); with more or cleaner data the order may change."
+
+
+def _selection(findings: Findings) -> Iterator[str]:
+    if findings.comparison["seeds"] > 1 and any(len(method.validation_by_strength) > 1 for method in findings.methods):
+        yield (
+            "Strengths were chosen by validation, averaged over the same seeds. Rows that validate in one seed are tested in "
+            "another, which slightly favours the methods that have a strength to choose."
+        )
+
+
+def _fixed(findings: Findings) -> Iterator[str]:
+    radii = findings.comparison["rho"]
+    if len(radii) == 1:
+        yield f"The radius was fixed at rho = {radii[0]:g}, not tuned; another one may do better."
+    elif radii:
+        yield f"Only the radii {join_words([f'{radius:g}' for radius in radii])} were tried."
+
+
+def _base(findings: Findings) -> Iterator[str]:
+    settings = findings.comparison["task"]["optimizer"]
+    if "lr" in settings and rivals(findings):
+        yield f"The settings of {settings['name']} itself (learning rate {settings['lr']:g}) were the same for all, and not tuned."

@@ -1,0 +1,126 @@
+"""What the intervals say: better, worse, a tie, or nothing."""
+
+import math
+from collections.abc import Callable
+from enum import Enum
+
+from msam.compare import Findings, Interval, MethodFindings, mean_interval
+from msam.compare.records import Record
+
+
+class Relation(Enum):
+    """Of one method to another; the value is the verb that says so."""
+
+    BETTER = "beats"
+    WORSE = "is worse than"
+    TIE = "cannot be told apart from"
+    UNKNOWN = "differs, in a single seed, from"
+
+
+def relate(difference: Interval) -> Relation:
+    """Tell what an interval of "first minus second" says about the first.
+
+    Args:
+        difference: The interval.
+
+    Returns:
+        `Relation.TIE` where it holds zero, `Relation.UNKNOWN` where there is none.
+    """
+    if math.isnan(difference.half_width):
+        return Relation.UNKNOWN
+    if difference.low > 0:
+        return Relation.BETTER
+    return Relation.WORSE if difference.high < 0 else Relation.TIE
+
+
+def rivals(findings: Findings) -> tuple[MethodFindings, ...]:
+    """Return everything that is compared to the base optimizer.
+
+    Args:
+        findings: Of the comparison.
+
+    Returns:
+        All methods but the first.
+    """
+    return findings.methods[1:]
+
+
+def shown_difference(method: MethodFindings) -> Interval:
+    """Return a rival's difference to the base optimizer.
+
+    Args:
+        method: Not the base itself.
+
+    Returns:
+        The corrected interval.
+
+    Raises:
+        ValueError: If the method is the base.
+    """
+    if method.to_base is None:
+        raise ValueError(f"a difference to the base needs another method, found {method.name!r}")
+    return method.to_base
+
+
+def gain_over_base(findings: Findings, method: MethodFindings, pick: Callable[[Record], float]) -> Interval:
+    """Compare a method with the base, seed by seed, on something other than the metric.
+
+    Args:
+        findings: Of the comparison.
+        method: The method.
+        pick: From a run's record to the number.
+
+    Returns:
+        Of the method minus the base, corrected for the number of rivals, since the method was picked among them.
+    """
+    values = [pick(run) - pick(base) for run, base in zip(method.records, findings.base.records, strict=True)]
+    return mean_interval(values, comparisons=max(1, len(rivals(findings))), test_share=findings.test_share)
+
+
+def is_starved(loss: Interval) -> bool:
+    """Tell whether a branch lost something to joint training.
+
+    Args:
+        loss: Its probe when trained alone, minus its probe in joint training.
+
+    Returns:
+        Whether the interval lies above zero.
+    """
+    return relate(loss) is Relation.BETTER
+
+
+def strength_text(method: MethodFindings) -> str:
+    """Write a method's chosen strength.
+
+    Args:
+        method: The method.
+
+    Returns:
+        Such as "rho = 0.536", or nothing if it has none.
+    """
+    return "" if method.strength is None else f"{method.strength_name} = {method.strength:g}"
+
+
+def named(method: MethodFindings) -> str:
+    """Name a method with its strength.
+
+    Args:
+        method: The method.
+
+    Returns:
+        Such as "SAM (rho = 0.442)".
+    """
+    strength = strength_text(method)
+    return f"{spoken(method)} ({strength})" if strength else spoken(method)
+
+
+def spoken(method: MethodFindings) -> str:
+    """Name a method within a sentence.
+
+    Args:
+        method: The method.
+
+    Returns:
+        Its label, without the comma of "SGD, twice the passes".
+    """
+    return method.label.replace(", ", " with ")

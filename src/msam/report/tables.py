@@ -1,0 +1,243 @@
+"""Tables of a comparison, for the terminal and the page alike."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from msam.compare import Findings, MethodFindings
+from msam.report.evidence import rivals, strength_text
+from msam.report.units import ACCURACY, p_text, percent, units_of
+from msam.report.verdict import state_verdict
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableContent:
+    """A table before it is drawn; the first column names, the others hold numbers."""
+
+    title: str
+    note: str
+    """How to read it."""
+    columns: Row
+    rows: tuple[Row, ...]
+    sections: frozenset[int] = frozenset()
+    """Indices of the rows that begin a section."""
+
+
+def results_content(findings: Findings, *, with_costs: bool = False) -> TableContent:
+    """Collect the main table.
+
+    Args:
+        findings: Of a comparison.
+        with_costs: Whether gradient evaluations and time are to be in it.
+
+    Returns:
+        One row per method.
+    """
+    units, base = units_of(findings), findings.base.label
+    compared, doubled = bool(rivals(findings)), findings.method("base_2x") is not None
+    columns = ["Method", units.header]
+    if compared:
+        columns += [f"To {base}, {units.difference_header}", "p"]
+    if compared and doubled:
+        columns.append(f"To {base} 2x, {units.difference_header}")
+    columns += ["Passes", "Time"] if with_costs else []
+    return TableContent(
+        title="Results",
+        note=_results_note(findings),
+        columns=tuple(columns),
+        rows=tuple(tuple(_results_row(findings, method, doubled, with_costs)) for method in findings.methods),
+    )
+
+
+def _results_note(findings: Findings) -> str:
+    count, seeds, base = len(rivals(findings)), findings.comparison["seeds"], findings.base.label
+    if seeds == 1:
+        return "From one seed: means without intervals."
+    parts = [f"Mean over {seeds} seeds ± half of the 95 % interval."]
+    if count:
+        corrected = f", corrected for {count} comparisons; p after Holm" if count > 1 else ""
+        parts.append(f"To {base}: paired difference with its 95 % interval{corrected}.")
+    if findings.method("base_2x") is not None and count > 1:
+        parts.append(f"{base} 2x: {base} with twice the passes.")
+    return " ".join(parts)
+
+
+def _results_row(findings: Findings, method: MethodFindings, doubled: bool, with_costs: bool) -> Iterator[str]:
+    units = units_of(findings)
+    yield "\n".join(filter(None, (method.label, strength_text(method))))
+    yield units.estimate(method.metric)
+    if rivals(findings):
+        differences = [method.to_base, method.to_equal_passes] if doubled else [method.to_base]
+        cells = [f"{units.signed(gap.mean)}\n{units.brackets(gap)}" if gap is not None else "" for gap in differences]
+        yield cells[0]
+        yield p_text(method.p_value)
+        yield from cells[1:]
+    if with_costs:
+        yield f"{method.gradient_evaluations:.1f}x"
+        yield f"{method.seconds:.1f}x"
+
+
+def branches_content(findings: Findings) -> TableContent:
+    """Collect what each modality gives, method by method.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        One section per modality; with two modalities, "without the one" is "the other alone" and not repeated.
+    """
+    names, units = list(findings.base.alone), units_of(findings)
+    several = len(names) > 2
+    columns = ["Modality", "Method", "Share, %", f"Alone, {'%' if units.percent else units.name}"]
+    columns += [f"Without it, {'%' if units.percent else units.name}"] if several else []
+    columns += ["Probe, %"] if findings.base.probes else []
+    rows: list[Row] = []
+    starts = []
+    for name in names:
+        starts.append(len(rows))
+        section = [tuple(_branch_row(findings, name, method, several)) for method in findings.methods]
+        if name in findings.alone:
+            section.append(tuple(_alone_row(findings, name, several)))
+        rows += [(name, *section[0]), *(("", *row) for row in section[1:])]
+    return TableContent(
+        title="Modality by modality",
+        note=_branches_note(findings, names),
+        columns=tuple(columns),
+        rows=tuple(rows),
+        sections=frozenset(starts),
+    )
+
+
+def _branches_note(findings: Findings, names: list[str]) -> str:
+    parts = ["Share: of the contributions on the test split."]
+    if len(names) == 2:
+        parts.append(f"Alone: {units_of(findings).name} with the other modality masked, that is, missing.")
+    elif len(names) > 2:
+        name = units_of(findings).name
+        parts.append(f"Alone: {name} with all other modalities masked. Without it: {name} with this one masked, that is, missing.")
+    if findings.base.probes:
+        parts.append("Probe: accuracy of a linear classifier on the branch's features.")
+    if findings.alone:
+        parts.append("Last row of each modality: a model that was trained with this modality only.")
+    return " ".join(parts)
+
+
+def _branch_row(findings: Findings, name: str, method: MethodFindings, several: bool) -> Iterator[str]:
+    units, share = units_of(findings), method.contributions[name]
+    yield method.label
+    yield "" if math.isnan(share) else percent(share).removesuffix(" %")
+    yield units.estimate(method.alone[name])
+    if several:
+        yield units.estimate(method.without[name])
+    if method.probes:
+        yield ACCURACY.estimate(method.probes[name])
+
+
+def _alone_row(findings: Findings, name: str, several: bool) -> Iterator[str]:
+    yield f"{findings.base.label}, {name} only"
+    yield ""
+    yield units_of(findings).estimate(findings.alone[name])
+    if several:
+        yield ""
+    if findings.base.probes:
+        yield ACCURACY.estimate(findings.starvation[name].alone) if name in findings.starvation else ""
+
+
+def costs_content(findings: Findings) -> TableContent:
+    """Collect what the methods cost.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        One row per method.
+    """
+    return TableContent(
+        title="Cost",
+        note=(
+            f"Per training run, relative to {findings.base.label}: forward-backward passes of the loss, and measured time "
+            "(median over seeds; other work on the machine moves it). Strengths tried: each takes a run per seed."
+        ),
+        columns=("Method", "Gradient evaluations", "Time", "Seconds per run", "Chosen epoch, mean", "Strengths tried"),
+        rows=tuple(
+            (
+                method.label,
+                f"{method.gradient_evaluations:.1f}x",
+                f"{method.seconds:.2f}x",
+                f"{median(run['measured']['training_seconds'] for run in method.records):.2f}",
+                f"{fmean(run['selected_epoch'] for run in method.records):.1f}",
+                str(len(method.validation_by_strength) or "none"),
+            )
+            for method in findings.methods
+        ),
+    )
+
+
+def render_table(findings: Findings) -> Table:
+    """Draw the main table for a terminal.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        Results and cost, one row per method.
+    """
+    return draw_table(results_content(findings, with_costs=True))
+
+
+def draw_table(content: TableContent) -> Table:
+    """Draw any table for a terminal.
+
+    Args:
+        content: The table.
+
+    Returns:
+        Without colour for meaning, so that it survives a pipe.
+    """
+    table = Table(title=escape(content.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
+    words = 2 if content.columns[:2] == ("Modality", "Method") else 1
+    for index, column in enumerate(content.columns):
+        table.add_column(Text(column), justify="left" if index < words else "right", vertical="top", overflow="fold")
+    for index, row in enumerate(content.rows):
+        if index in content.sections and index:
+            table.add_section()
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def print_report(findings: Findings, console: Console, page_path: Path | None = None) -> None:
+    """Print the verdict and the tables.
+
+    Args:
+        findings: Of a comparison.
+        console: Where to.
+        page_path: Of the page, to be named at the end; None if there is none.
+    """
+    verdict = state_verdict(findings)
+    console.print(Text(verdict.headline, style="bold"))
+    console.print()
+    for content in (results_content(findings, with_costs=True), branches_content(findings)):
+        console.print(draw_table(content))
+        console.print(Text(content.note, style="dim"))
+        console.print()
+    for sentence in verdict.details:
+        console.print(Text(sentence))
+    console.print(Text.assemble(("Advice: ", "bold"), verdict.advice))
+    console.print()
+    console.print(Text("Caveats", style="bold"))
+    for caveat in verdict.caveats:
+        console.print(Text(f"- {caveat}"))
+    if page_path is not None:
+        console.print()
+        console.print(Text.assemble(("Page: ", "bold"), str(page_path)), soft_wrap=True)

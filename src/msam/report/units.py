@@ -1,0 +1,203 @@
+"""Numbers as text: percentages and points for accuracy, three significant digits for any other metric."""
+
+import math
+from dataclasses import dataclass
+
+from msam.compare import Findings, Interval
+
+
+@dataclass(frozen=True)
+class Units:
+    """How one metric is written."""
+
+    name: str
+    """Of the metric."""
+    percent: bool
+    """Whether it is a share, to be written in percent."""
+
+    @property
+    def header(self) -> str:
+        """The metric's name with its unit, for a table's or an axis's head."""
+        return f"{self.name.capitalize()}, %" if self.percent else self.name.capitalize()
+
+    @property
+    def difference_header(self) -> str:
+        """The unit of a difference, for a table's or an axis's head."""
+        return "points" if self.percent else self.name
+
+    def scale(self, number: float) -> float:
+        """Bring a number to the unit that is shown.
+
+        Args:
+            number: As the records hold it.
+
+        Returns:
+            The same in percent, if the metric is a share.
+        """
+        return 100 * number if self.percent else number
+
+    def plain(self, number: float) -> str:
+        """Write a number without its unit.
+
+        Args:
+            number: As the records hold it.
+
+        Returns:
+            Such as "87.0".
+        """
+        return f"{self.scale(number):z.1f}" if self.percent else f"{number:.3g}"
+
+    def signed(self, number: float) -> str:
+        """Write a difference without its unit.
+
+        Args:
+            number: As the records hold it.
+
+        Returns:
+            Such as "+2.0".
+        """
+        return f"{self.scale(number):+z.1f}" if self.percent else f"{number:+.3g}"
+
+    def value(self, number: float) -> str:
+        """Write a number with its unit.
+
+        Args:
+            number: As the records hold it.
+
+        Returns:
+            Such as "87.0 %".
+        """
+        return f"{self.plain(number)} %" if self.percent else self.plain(number)
+
+    def amount(self, number: float) -> str:
+        """Write the size of a difference with its unit.
+
+        Args:
+            number: As the records hold it.
+
+        Returns:
+            Such as "2.0 points".
+        """
+        return self.plain(number) + self._points
+
+    def estimate(self, interval: Interval) -> str:
+        """Write a mean with its interval, without the unit.
+
+        Args:
+            interval: What was estimated.
+
+        Returns:
+            Such as "87.0 ± 4.2"; the mean only, where there is no interval.
+        """
+        mean = self.plain(interval.mean)
+        return mean if math.isnan(interval.half_width) else f"{mean} ± {self.plain(interval.half_width)}"
+
+    def brackets(self, interval: Interval) -> str:
+        """Write the ends of a difference's interval.
+
+        Args:
+            interval: Of a difference.
+
+        Returns:
+            Such as "[-3.7, +7.7]"; "no interval" from a single seed.
+        """
+        if math.isnan(interval.half_width):
+            return "no interval"
+        return f"[{self.signed(interval.low)}, {self.signed(interval.high)}]"
+
+    def span(self, interval: Interval) -> str:
+        """Write the ends of a difference's interval in words.
+
+        Args:
+            interval: Of a difference.
+
+        Returns:
+            Such as "-3.7 to +7.7".
+        """
+        return f"{self.signed(interval.low)} to {self.signed(interval.high)}"
+
+    def difference(self, interval: Interval) -> str:
+        """Write a difference with its unit and interval.
+
+        Args:
+            interval: Of a difference.
+
+        Returns:
+            Such as "+2.0 points, -3.7 to +7.7"; the mean only, where there is no interval.
+        """
+        mean = self.signed(interval.mean) + self._points
+        return mean if math.isnan(interval.half_width) else f"{mean}, {self.span(interval)}"
+
+    @property
+    def _points(self) -> str:
+        return " points" if self.percent else ""
+
+
+ACCURACY = Units("accuracy", percent=True)
+"""Of linear probes, whatever the task's metric is."""
+
+
+def units_of(findings: Findings) -> Units:
+    """Find how the metric of a comparison is written.
+
+    Args:
+        findings: Of the comparison.
+
+    Returns:
+        The units.
+    """
+    name = str(findings.comparison["task"]["metric"])
+    return Units(name, percent=name == "accuracy")
+
+
+def percent(share: float) -> str:
+    """Write a share that is not a metric.
+
+    Args:
+        share: In [0, 1].
+
+    Returns:
+        In whole percent.
+
+    Example:
+        >>> percent(0.254)
+        '25 %'
+    """
+    return f"{100 * share:.0f} %"
+
+
+def p_text(p_value: float | None) -> str:
+    """Write a p value.
+
+    Args:
+        p_value: Or None, or NaN, where there is none.
+
+    Returns:
+        Two digits, or three below 0.1.
+
+    Example:
+        >>> p_text(0.5), p_text(0.0123), p_text(1e-9), p_text(None)
+        ('0.50', '0.012', '<0.001', '')
+    """
+    if p_value is None or math.isnan(p_value):
+        return ""
+    if p_value < 0.001:
+        return "<0.001"
+    return f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
+
+
+def join_words(words: list[str], last: str = "and") -> str:
+    """Write a list as English does.
+
+    Args:
+        words: To be joined.
+        last: What stands before the last one.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> join_words(["a", "b", "c"]), join_words(["a", "b"], "or")
+        ('a, b and c', 'a or b')
+    """
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

@@ -1,0 +1,186 @@
+"""The verdict: what a comparison found, in plain sentences, and what to do about it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msam.compare import Findings, Interval, MethodFindings
+from msam.report.advice import give_advice
+from msam.report.caveats import list_caveats
+from msam.report.evidence import Relation, gain_over_base, is_starved, relate, rivals, shown_difference, spoken
+from msam.report.units import ACCURACY, Units, join_words, percent, units_of
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison in words."""
+
+    headline: str
+    """What was found, in one sentence."""
+    details: tuple[str, ...]
+    """Modality-Aware SAM against each of its rivals, the dominant modality, starved branches, missing modalities."""
+    advice: str
+    """What to do."""
+    caveats: tuple[str, ...]
+    """What limits the conclusion."""
+
+
+def state_verdict(findings: Findings) -> Verdict:
+    """Put findings into words.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        The verdict; every claim of a difference rests on an interval that excludes zero.
+    """
+    return Verdict(
+        headline=_headline(findings),
+        details=(
+            *_modality_aware(findings),
+            *_dominance(findings),
+            *_starvation(findings),
+            *_missing(findings),
+        ),
+        advice=give_advice(findings),
+        caveats=list_caveats(findings),
+    )
+
+
+def _headline(findings: Findings) -> str:
+    units, base = units_of(findings), findings.base
+    if not rivals(findings):
+        return f"{base.label} alone was run: {units.name} {_absolute(units, base.metric)}, and nothing to compare it with."
+    if math.isnan(shown_difference(rivals(findings)[0]).half_width):
+        return (
+            f"One seed cannot tell methods apart: {_the_largest(findings, rivals(findings))}, "
+            "and how much of it is chance is unknown."
+        )
+    better = [method for method in rivals(findings) if relate(shown_difference(method)) is Relation.BETTER]
+    worse = [method for method in rivals(findings) if relate(shown_difference(method)) is Relation.WORSE]
+    if better:
+        return _headline_of_wins(findings, better)
+    if worse:
+        return _headline_of_losses(findings, worse)
+    if len(rivals(findings)) == 1:
+        only = rivals(findings)[0]
+        difference = _evidence(findings, shown_difference(only))
+        return f"{spoken(only)} cannot be told apart from {base.label} on this data: the paired difference is {difference}."
+    return f"No method can be told apart from {base.label} on this data: {_the_largest(findings, rivals(findings))}."
+
+
+def _headline_of_wins(findings: Findings, better: list[MethodFindings]) -> str:
+    ours = findings.method("modality_aware_sam")
+    absent = ""
+    if ours is not None and ours not in better:
+        absent = f"; {ours.label} {relate(shown_difference(ours)).value} it"
+    best = max(better, key=lambda method: shown_difference(method).mean)
+    if len(better) == 1:
+        difference = _evidence(findings, shown_difference(best))
+        return f"{spoken(best)} beats {findings.base.label} on this data: {difference}{absent}."
+    count = f"{len(better)} of {len(rivals(findings))} methods beat"
+    return f"{count} {findings.base.label} on this data: {_the_largest(findings, better)}{absent}."
+
+
+def _headline_of_losses(findings: Findings, worse: list[MethodFindings]) -> str:
+    base = findings.base.label
+    if len(rivals(findings)) == 1:
+        return f"{spoken(worse[0])} is worse than {base} on this data: {_evidence(findings, shown_difference(worse[0]))}."
+    who = spoken(worse[0]) if len(worse) == 1 else str(len(worse))
+    verb = "is" if len(worse) == 1 else "are"
+    return f"No method beats {base} on this data, and {who} {verb} worse: {_the_largest(findings, worse)}."
+
+
+def _the_largest(findings: Findings, methods: tuple[MethodFindings, ...] | list[MethodFindings]) -> str:
+    largest = max(methods, key=lambda method: abs(shown_difference(method).mean))
+    difference = _evidence(findings, shown_difference(largest))
+    if len(methods) == 1:
+        return f"the paired difference is {difference}"
+    return f"the largest paired difference is that of {spoken(largest)}, {difference}"
+
+
+def _evidence(findings: Findings, difference: Interval) -> str:
+    """A corrected difference, with all that a reader needs to judge it."""
+    units, count = units_of(findings), len(rivals(findings))
+    mean = units.signed(difference.mean) + (" points" if units.percent else f" in {units.name}")
+    if math.isnan(difference.half_width):
+        return mean
+    corrected = f", corrected for {count} comparisons" if count > 1 else ""
+    return f"{mean} (95 % interval {units.span(difference)}{corrected})"
+
+
+def _absolute(units: Units, interval: Interval) -> str:
+    mean = units.value(interval.mean)
+    if math.isnan(interval.half_width):
+        return mean
+    return f"{mean} (95 % interval {units.plain(interval.low)} to {units.plain(interval.high)})"
+
+
+def _modality_aware(findings: Findings) -> Iterator[str]:
+    """Modality-Aware SAM against the base, the base with equal passes, and tuned SAM; one sentence per outcome."""
+    ours, sam, units = findings.method("modality_aware_sam"), findings.method("sam"), units_of(findings)
+    if ours is None or ours.to_base is None:
+        return
+    against = {findings.base.label: ours.to_base}
+    if ours.to_equal_passes is not None:
+        against[f"{findings.base.label} with twice the passes"] = ours.to_equal_passes
+    if sam is not None:
+        against["SAM at the radius chosen for it"] = findings.difference(ours, sam)
+    for relation in Relation:
+        chosen = [f"{name} ({units.difference(gap)})" for name, gap in against.items() if relate(gap) is relation]
+        if chosen:
+            yield f"{ours.label} {relation.value} {join_words(chosen, 'or' if relation is Relation.TIE else 'and')}."
+
+
+def _dominance(findings: Findings) -> Iterator[str]:
+    shares = findings.base.contributions
+    if len(shares) < 2 or any(math.isnan(share) for share in shares.values()):
+        return
+    name = findings.dominant
+    ours = findings.method("modality_aware_sam")
+    change = f", and {percent(ours.contributions[name])} under {ours.label}" if ours is not None else ""
+    verb = "dominates" if shares[name] > 0.5 else "contributes most"
+    yield f"{name} {verb}: its share of the contributions is {percent(shares[name])} under {findings.base.label}{change}."
+
+
+def _starvation(findings: Findings) -> Iterator[str]:
+    if not findings.starvation:
+        return
+    known = {name: fate for name, fate in findings.starvation.items() if not math.isnan(fate.loss.half_width)}
+    if not known:
+        yield "Whether joint training starves a branch takes more than one seed to tell."
+        return
+    starved = [name for name, fate in known.items() if is_starved(fate.loss)]
+    for name in starved:
+        fate = known[name]
+        yield (
+            f"The branch of {name} is starved in joint training: a linear probe reads {ACCURACY.value(fate.joint.mean)} "
+            f"from it, {ACCURACY.amount(fate.loss.mean)} (95 % interval {ACCURACY.plain(fate.loss.low)} to "
+            f"{ACCURACY.plain(fate.loss.high)}) less than from the same branch trained alone."
+        )
+    fed = [name for name in known if name not in starved]
+    if fed:
+        branches, verb = ("branch", "is") if len(fed) == 1 else ("branches", "are")
+        yield (
+            f"The {branches} of {join_words(fed)} {verb} not measurably starved: the probes of joint and lone training "
+            "cannot be told apart, or joint training gives the better one."
+        )
+
+
+def _missing(findings: Findings) -> Iterator[str]:
+    """Who leaves most when a modality is missing; only where that is more than chance."""
+    units = units_of(findings)
+    for name in findings.base.without:
+        if not rivals(findings):
+            return
+        best = max(rivals(findings), key=lambda method: method.without[name].mean)
+        gain = gain_over_base(findings, best, lambda run: run["test"]["without"][name])  # noqa: B023
+        held = f"With {name} missing, {units.name} is highest under {spoken(best)}: {units.value(best.without[name].mean)}"
+        reference = f"{units.value(findings.base.without[name].mean)} for {findings.base.label}"
+        if gain.mean <= 0:
+            yield f"With {name} missing, no method is above the {reference}."
+        elif relate(gain) is Relation.BETTER:
+            yield f"{held}, against {reference} ({units.difference(gain)})."
+        else:
+            unsure = "in a single seed" if relate(gain) is Relation.UNKNOWN else "a difference that may be chance"
+            yield f"{held}, against {reference} ({units.difference(gain)}), {unsure}."

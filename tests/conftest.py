@@ -1,0 +1,13 @@
+"""What all tests share: Hypothesis draws the same examples in every run, and torch starts from the same seed."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, database=None)
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
