@@ -1,7 +1,7 @@
 """The grid: methods x strengths x seeds, in parallel processes, one record each, resumable."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -125,18 +125,9 @@ class Grid:
             ValueError: If the folder holds another comparison.
         """
         self._claim_folder()
-        keys = [key for recipe in self.recipes for key in self._keys(recipe, self.plan.fixed_strengths(recipe))]
-        self.progress.start(self._total(), self._resume(keys))
-        self._execute(keys)
-        for _ in range(ROUNDS):
-            self._execute(
-                [
-                    key
-                    for recipe in self.recipes
-                    if self.plan.is_searched(recipe)
-                    for key in self._keys(recipe, self._refined(recipe))
-                ]
-            )
+        self.progress.start(self._total(), self._resume())
+        for keys in self._rounds():
+            self._execute(keys)
         write_lines(self.plan.out / "records.jsonl", self.records.values())
         return list(self.records.values())
 
@@ -163,19 +154,29 @@ class Grid:
     def _path(self, key: RunKey) -> Path:
         return self.plan.out / "runs" / key.file_name(self.digest)
 
-    def _resume(self, keys: Sequence[RunKey]) -> int:
-        """Read the records that are on disk; return how many there are."""
-        found = [key for key in keys if key not in self.records and self._path(key).exists()]
-        for key in found:
-            self.records[key] = json.loads(self._path(key).read_text(encoding="utf-8"))
-        return len(found)
+    def _rounds(self) -> Iterator[list[RunKey]]:
+        """Yield the runs of each round; the records of one must be there before the next is asked for."""
+        known = [key for recipe in self.recipes for key in self._keys(recipe, self.plan.fixed_strengths(recipe))]
+        yield list(known)
+        searched = [recipe for recipe in self.recipes if self.plan.is_searched(recipe)]
+        for _ in range(ROUNDS):
+            # Earlier rounds only: when resuming, records of later ones are there too, and must not steer this one.
+            earlier = [self.records[key] for key in known]
+            keys = [key for recipe in searched for key in self._keys(recipe, self._refined(recipe, earlier))]
+            known += keys
+            yield keys
+
+    def _resume(self) -> int:
+        """Read the records that are on disk, up to the first round that is not complete; return how many there are."""
+        for keys in self._rounds():
+            for key in keys:
+                if self._path(key).exists():
+                    self.records[key] = json.loads(self._path(key).read_text(encoding="utf-8"))
+            if any(key not in self.records for key in keys):
+                break
+        return len(self.records)
 
     def _execute(self, keys: Sequence[RunKey]) -> None:
-        before = set(self.records)
-        self._resume(keys)
-        for key in keys:
-            if key in self.records and key not in before:
-                self.progress.advance(self.records[key])
         missing = [key for key in keys if key not in self.records]
         if not missing:
             return
@@ -185,9 +186,9 @@ class Grid:
             self.records[key] = record
             self.progress.advance(record)
 
-    def _refined(self, recipe: Recipe) -> list[float]:
+    def _refined(self, recipe: Recipe, records: Iterable[Record]) -> list[float]:
         assert recipe.strength is not None
-        return refined_strengths(recipe.strength, validation_scores(self.records.values(), recipe.name))
+        return refined_strengths(recipe.strength, validation_scores(records, recipe.name))
 
 
 def run_one(source: TaskSource, task: dict[str, Any], key: RunKey, path: Path) -> tuple[RunKey, Record]:

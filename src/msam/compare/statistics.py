@@ -86,7 +86,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     corrected: dict[str, float] = {}
     highest = 0.0
     for rank, name in enumerate(ordered):
-        candidate = min(1.0, (len(ordered) - rank) * p_values[name])
+        candidate = min((len(ordered) - rank) * p_values[name], 1.0)  # in this order, NaN stays NaN
         highest = candidate if math.isnan(candidate) else max(highest, candidate)
         corrected[name] = highest
     return {name: corrected[name] for name in p_values}

@@ -36,7 +36,7 @@ def _advise_base(findings: Findings) -> str:
 
 def _advise_winner(findings: Findings, better: list[MethodFindings]) -> str:
     best = max(better, key=lambda method: method.metric.mean)
-    equals = [method for method in better if relate(findings.difference(best, method)) is not Relation.BETTER]
+    equals = [method for method in better if _between(findings, best, method) is not Relation.BETTER]
     choice = min(equals, key=lambda method: (round(method.gradient_evaluations, 1), -method.metric.mean))
     base = findings.base.label
     if choice.name == "base_2x":
@@ -45,32 +45,36 @@ def _advise_winner(findings: Findings, better: list[MethodFindings]) -> str:
         return f"Train {base} longer: twice the passes are enough to beat {base}{rest}."
     cost = f"{choice.gradient_evaluations:.1f} x the gradient evaluations and {choice.seconds:.1f} x the time of {base}"
     advice = f"Use {named(choice)}; it costs {cost}."
-    rest = [spoken(method) for method in better if method is not choice and _tied(findings, choice, method)]
-    if rest:
-        advice += f" It cannot be told apart from {join_words(rest, 'or')}, which would do as well."
+    ties = [spoken(method) for method in better if _tied(findings, choice, method)]
+    if ties:
+        advice += f" It cannot be told apart from {join_words(ties, 'or')}."
     return advice + _equal_passes(findings, choice)
 
 
 def _tied(findings: Findings, first: MethodFindings, second: MethodFindings) -> bool:
-    return relate(findings.difference(first, second)) is Relation.TIE
+    others = first is not second and second.name != "base_2x"
+    return others and _between(findings, first, second) is Relation.TIE
+
+
+def _between(findings: Findings, first: MethodFindings, second: MethodFindings) -> Relation:
+    return relate(findings.difference(first, second, comparisons=len(rivals(findings))))
 
 
 def _equal_passes(findings: Findings, choice: MethodFindings) -> str:
-    if choice.to_equal_passes is None or relate(choice.to_equal_passes) is Relation.BETTER:
+    """The cheaper way to spend a method's extra passes, if it does as well; no matter where there are none."""
+    if choice.to_equal_passes is None or choice.gradient_evaluations < 1.5:
         return ""
-    return (
-        f" But it does not beat {findings.base.label} with twice the passes: "
-        "try to train longer first, which needs no new method."
-    )
+    longer = f"{findings.base.label} with twice the passes"
+    relation = relate(choice.to_equal_passes)
+    if relation is Relation.WORSE:
+        return f" But it is worse than {longer}: train longer instead."
+    return f" But it cannot be told apart from {longer}, which needs no new method." if relation is Relation.TIE else ""
 
 
 def _advise_starved(findings: Findings) -> list[str]:
-    """For every starved branch: who has its modality alone answer best, if that is more than chance."""
-    return [
-        _advise_branch(findings, name)
-        for name, fate in findings.starvation.items()
-        if is_starved(fate.loss) and name in findings.base.alone
-    ]
+    """For the branch that is starved most: who has its modality alone answer best, if that is more than chance."""
+    losses = {name: fate.loss.mean for name, fate in findings.starvation.items() if is_starved(fate.loss)}
+    return [_advise_branch(findings, max(losses, key=losses.__getitem__))] if losses else []
 
 
 def _advise_branch(findings: Findings, name: str) -> str:

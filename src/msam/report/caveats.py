@@ -83,7 +83,7 @@ def _equal_base(findings: Findings) -> Iterator[str]:
         chosen = fmean(run["selected_epoch"] for run, _ in pairs)
         yield (
             f"{spoken(doubled)} gives the same results as {findings.base.label}: validation chose epoch {chosen:.0f} on "
-            f"average, before the {epochs} epochs of a single pass budget were over, so that more passes changed nothing."
+            f"average, before the {epochs} epochs of {findings.base.label} were over, so that more passes changed nothing."
         )
 
 
@@ -136,4 +136,5 @@ def _fixed(findings: Findings) -> Iterator[str]:
 def _base(findings: Findings) -> Iterator[str]:
     settings = findings.comparison["task"]["optimizer"]
     if "lr" in settings and rivals(findings):
-        yield f"The settings of {settings['name']} itself (learning rate {settings['lr']:g}) were the same for all, and not tuned."
+        rate = f"learning rate {settings['lr']:g}"
+        yield f"The settings of {settings['name']} itself ({rate}) were the same for all, and not tuned."

@@ -44,12 +44,13 @@ def results_content(findings: Findings, *, with_costs: bool = False) -> TableCon
         One row per method.
     """
     units, base = units_of(findings), findings.base.label
+    seeds = findings.comparison["seeds"]
     compared, doubled = bool(rivals(findings)), findings.method("base_2x") is not None
     columns = ["Method", units.header]
     if compared:
-        columns += [f"To {base}, {units.difference_header}", "p"]
+        columns += [units.to(base), "p"] if seeds > 1 else [units.to(base)]
     if compared and doubled:
-        columns.append(f"To {base} 2x, {units.difference_header}")
+        columns.append(units.to(f"{base} 2x"))
     columns += ["Passes", "Time"] if with_costs else []
     return TableContent(
         title="Results",
@@ -78,9 +79,10 @@ def _results_row(findings: Findings, method: MethodFindings, doubled: bool, with
     yield units.estimate(method.metric)
     if rivals(findings):
         differences = [method.to_base, method.to_equal_passes] if doubled else [method.to_base]
-        cells = [f"{units.signed(gap.mean)}\n{units.brackets(gap)}" if gap is not None else "" for gap in differences]
+        cells = ["" if gap is None else f"{units.signed(gap.mean)}\n{units.brackets(gap)}".strip() for gap in differences]
         yield cells[0]
-        yield p_text(method.p_value)
+        if findings.comparison["seeds"] > 1:
+            yield p_text(method.p_value)
         yield from cells[1:]
     if with_costs:
         yield f"{method.gradient_evaluations:.1f}x"
@@ -124,7 +126,9 @@ def _branches_note(findings: Findings, names: list[str]) -> str:
         parts.append(f"Alone: {units_of(findings).name} with the other modality masked, that is, missing.")
     elif len(names) > 2:
         name = units_of(findings).name
-        parts.append(f"Alone: {name} with all other modalities masked. Without it: {name} with this one masked, that is, missing.")
+        parts.append(
+            f"Alone: {name} with all other modalities masked. Without it: {name} with this one masked, that is, missing."
+        )
     if findings.base.probes:
         parts.append("Probe: accuracy of a linear classifier on the branch's features.")
     if findings.alone:
@@ -208,7 +212,8 @@ def draw_table(content: TableContent) -> Table:
     table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
     words = 2 if content.columns[:2] == ("Modality", "Method") else 1
     for index, column in enumerate(content.columns):
-        table.add_column(Text(column), justify="left" if index < words else "right", vertical="top", overflow="fold")
+        width = max(len(word) for row in content.rows for word in row[index].split() or [""]) if index < words else None
+        table.add_column(Text(column), justify="left" if index < words else "right", min_width=width, overflow="fold")
     for index, row in enumerate(content.rows):
         if index in content.sections and index:
             table.add_section()
@@ -227,12 +232,16 @@ def print_report(findings: Findings, console: Console, page_path: Path | None = 
     verdict = state_verdict(findings)
     console.print(Text(verdict.headline, style="bold"))
     console.print()
-    for content in (results_content(findings, with_costs=True), branches_content(findings)):
+    contents = [results_content(findings, with_costs=True)]
+    if len(findings.base.alone) > 1:
+        contents.append(branches_content(findings))
+    for content in contents:
         console.print(draw_table(content))
         console.print(Text(content.note, style="dim"))
         console.print()
     for sentence in verdict.details:
-        console.print(Text(sentence))
+        console.print(Text(f"- {sentence}"))
+    console.print()
     console.print(Text.assemble(("Advice: ", "bold"), verdict.advice))
     console.print()
     console.print(Text("Caveats", style="bold"))

@@ -20,10 +20,16 @@ class Units:
         """The metric's name with its unit, for a table's or an axis's head."""
         return f"{self.name.capitalize()}, %" if self.percent else self.name.capitalize()
 
-    @property
-    def difference_header(self) -> str:
-        """The unit of a difference, for a table's or an axis's head."""
-        return "points" if self.percent else self.name
+    def to(self, reference: str) -> str:
+        """Head a column, or name an axis, of differences.
+
+        Args:
+            reference: To what.
+
+        Returns:
+            Such as "To SGD, points".
+        """
+        return f"To {reference}, points" if self.percent else f"To {reference}"
 
     def scale(self, number: float) -> float:
         """Bring a number to the unit that is shown.
@@ -99,10 +105,10 @@ class Units:
             interval: Of a difference.
 
         Returns:
-            Such as "[-3.7, +7.7]"; "no interval" from a single seed.
+            Such as "[-3.7, +7.7]"; nothing from a single seed.
         """
         if math.isnan(interval.half_width):
-            return "no interval"
+            return ""
         return f"[{self.signed(interval.low)}, {self.signed(interval.high)}]"
 
     def span(self, interval: Interval) -> str:

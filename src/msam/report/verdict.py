@@ -73,7 +73,7 @@ def _headline_of_wins(findings: Findings, better: list[MethodFindings]) -> str:
     ours = findings.method("modality_aware_sam")
     absent = ""
     if ours is not None and ours not in better:
-        absent = f"; {ours.label} {relate(shown_difference(ours)).value} it"
+        absent = f"; {ours.label} {relate(shown_difference(ours)).value} {findings.base.label}"
     best = max(better, key=lambda method: shown_difference(method).mean)
     if len(better) == 1:
         difference = _evidence(findings, shown_difference(best))
@@ -151,12 +151,18 @@ def _starvation(findings: Findings) -> Iterator[str]:
         yield "Whether joint training starves a branch takes more than one seed to tell."
         return
     starved = [name for name, fate in known.items() if is_starved(fate.loss)]
-    for name in starved:
+    if len(starved) > 2:
+        losses = [f"{name} ({ACCURACY.amount(known[name].loss.mean)}, {_ends(known[name].loss)})" for name in starved]
+        yield (
+            f"The branches of {join_words(losses)} are starved in joint training: a linear probe reads that much less from "
+            "them than from the same branch trained alone."
+        )
+    for name in starved if len(starved) <= 2 else ():
         fate = known[name]
         yield (
             f"The branch of {name} is starved in joint training: a linear probe reads {ACCURACY.value(fate.joint.mean)} "
-            f"from it, {ACCURACY.amount(fate.loss.mean)} (95 % interval {ACCURACY.plain(fate.loss.low)} to "
-            f"{ACCURACY.plain(fate.loss.high)}) less than from the same branch trained alone."
+            f"from it, {ACCURACY.amount(fate.loss.mean)} (95 % interval {_ends(fate.loss)}) less than from the same branch "
+            "trained alone."
         )
     fed = [name for name in known if name not in starved]
     if fed:
@@ -167,12 +173,16 @@ def _starvation(findings: Findings) -> Iterator[str]:
         )
 
 
+def _ends(loss: Interval) -> str:
+    return f"{ACCURACY.plain(loss.low)} to {ACCURACY.plain(loss.high)}"
+
+
 def _missing(findings: Findings) -> Iterator[str]:
-    """Who leaves most when a modality is missing; only where that is more than chance."""
-    units = units_of(findings)
-    for name in findings.base.without:
-        if not rivals(findings):
-            return
+    """Who leaves most when a modality is missing; of many modalities, only the one that is missed most."""
+    units, missed = units_of(findings), findings.base.without
+    if not rivals(findings):
+        return
+    for name in missed if len(missed) <= 3 else [min(missed, key=lambda name: missed[name].mean)]:
         best = max(rivals(findings), key=lambda method: method.without[name].mean)
         gain = gain_over_base(findings, best, lambda run: run["test"]["without"][name])  # noqa: B023
         held = f"With {name} missing, {units.name} is highest under {spoken(best)}: {units.value(best.without[name].mean)}"

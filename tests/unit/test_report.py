@@ -1,0 +1,421 @@
+"""The report: the verdict's words, the tables' numbers, and a page that stands alone."""
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from msam.compare import Findings, find_out
+from msam.compare.recipes import find_recipe
+from msam.report import print_report, state_verdict, write_page
+from msam.report.drawing import METHOD_STYLES, MODALITY_STYLES
+from msam.report.page import render_page
+from msam.report.tables import branches_content, render_table, results_content
+
+BASE = [0.70, 0.72, 0.74, 0.73, 0.71]
+NOISE = [0.01, -0.01, 0.005, -0.005, 0.0]
+EPOCHS = 4
+
+
+def shifted(gain: float, scale: float = 0.1) -> list[float]:
+    """Scores whose paired differences to BASE are `gain`, with a spread of about 0.08 times `scale`."""
+    return [score + gain + scale * noise * 10 for score, noise in zip(BASE, NOISE, strict=True)]
+
+
+def make_record(method: str, strength: float | None, seed: int, metric: float, names: list[str], **more: Any) -> dict[str, Any]:
+    share = {name: 0.7 if name == names[0] else 0.3 / (len(names) - 1) for name in names} if len(names) > 1 else {names[0]: 1.0}
+    epochs = EPOCHS * (2 if method == "base_2x" else 1)
+    curve = [0.5 * metric, 0.8 * metric, 0.9 * metric, metric] * (epochs // EPOCHS)
+    alone = more.get("alone", dict.fromkeys(names, 0.6 * metric))
+    return {
+        "method": method,
+        "strength": strength,
+        "seed": seed,
+        "selected_epoch": more.get("epoch", 3),
+        "curves": {
+            "validation_metric": curve,
+            "alone": {name: [0.6 * value for value in curve] for name in names},
+            "contribution_epochs": list(range(1, epochs + 1)),
+            "contributions": {name: [share[name]] * epochs for name in names},
+        },
+        "validation": {"metric": more.get("validation", metric), "loss": 1.0},
+        "test": {
+            "rows": 500,
+            "pool": 2000,
+            "metric": metric,
+            "alone": alone,
+            "without": alone if len(names) > 1 else {},
+            "contributions": share,
+        },
+        "probes": more.get("probes", {}),
+        "gradient_evaluations": 100 * more.get("cost", 2 if method not in {"base", "modality_dropout"} else 1),
+        "optimizer": {"mean_shrinkage": more["shrinkage"]} if "shrinkage" in more else {},
+        "measured": {"training_seconds": 0.5},
+    }
+
+
+def make_findings(
+    scores: dict[str, list[float]],
+    *,
+    names: tuple[str, ...] = ("image", "sound"),
+    metric: str = "accuracy",
+    best: float = 0.1,
+    joint: float | None = None,
+    **more: Any,
+) -> Findings:
+    """Findings from scores by method; tuned ones get radii 0.01, 0.1 and 1, of which `best` is the best on validation."""
+    seeds, records, modalities = len(scores["base"]), [], list(names)
+    for method, values in scores.items():
+        tuned = find_recipe(method).strength is not None
+        for strength in (0.01, 0.1, 1.0) if tuned else (None,):
+            for seed, value in enumerate(values):
+                extra = dict(more.get(method, {}))
+                if tuned:
+                    extra["validation"] = value if strength == best else value - 0.2
+                if joint is not None:
+                    extra["probes"] = dict.fromkeys(names, joint + NOISE[seed % 5])
+                records.append(make_record(method, strength, seed, value, modalities, **extra))
+    for name in names if joint is not None else ():
+        for seed, value in enumerate(scores["base"]):
+            probes = {name: 0.6 + 1.1 * NOISE[seed % 5]}
+            records.append(make_record(f"alone:{name}", None, seed, value - 0.1, modalities, probes=probes))
+    task = {"name": "<toy> & task", "modalities": modalities, "metric": metric, "epochs": EPOCHS, "batch_size": 50}
+    comparison = {
+        "task": {**task, "rows": 200, "label_noise": 0.2, "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9}},
+        "versions": {"msam": "0.1.0", "torch": "2.5.0", "python": "3.11"},
+        "methods": list(scores),
+        "seeds": seeds,
+        "rho": more.get("rho", []),
+        "command": "msam compare --out '<folder>'",
+    }
+    return find_out(comparison, records)
+
+
+TIE = {"base": BASE, "base_2x": BASE, "sam": shifted(0.01), "modality_aware_sam": shifted(0.02, -0.1)}
+
+
+def test_a_tie_is_called_a_tie_and_the_cheapest_is_kept() -> None:
+    verdict = state_verdict(make_findings(TIE))
+    assert verdict.headline.startswith(
+        "No method can be told apart from SGD on this data: the largest paired difference is that"
+    )
+    assert "of Modality-Aware SAM, +2.0 points (95 % interval -" in verdict.headline
+    assert verdict.headline.endswith("corrected for 3 comparisons).")
+    assert verdict.details[0].startswith("Modality-Aware SAM cannot be told apart from SGD (+2.0 points, -")
+    assert "SGD with twice the passes (" in verdict.details[0] and "or SAM at the radius chosen for it (" in verdict.details[0]
+    assert verdict.advice.startswith("Keep SGD: it is the cheapest")
+
+
+def test_a_win_names_the_winner_its_radius_and_its_price() -> None:
+    scores = {**TIE, "modality_aware_sam": shifted(0.1, 0.02)}
+    verdict = state_verdict(make_findings(scores))
+    assert verdict.headline.startswith("Modality-Aware SAM beats SGD on this data: +10.0 points (95 % interval +")
+    assert "Use Modality-Aware SAM (rho = 0.1); it costs 2.0 x the gradient evaluations" in verdict.advice
+    assert "Keep SGD" not in verdict.advice
+    assert "SAM at the radius chosen for it" in verdict.details[0] and " beats SGD (" in verdict.details[0]
+
+
+def test_a_headline_says_when_others_win_and_modality_aware_sam_does_not() -> None:
+    verdict = state_verdict(make_findings({**TIE, "sam": shifted(0.1, 0.02)}))
+    assert verdict.headline.startswith("SAM beats SGD on this data")
+    assert verdict.headline.endswith("; Modality-Aware SAM cannot be told apart from SGD.")
+    assert "Use SAM (rho = 0.1)" in verdict.advice
+    several = state_verdict(make_findings({**TIE, "sam": shifted(0.1, 0.02), "monge_sam": shifted(0.101, -0.02)}))
+    assert several.headline.startswith(
+        "2 of 4 methods beat SGD on this data: the largest paired difference is that of Monge SAM"
+    )
+    assert "It cannot be told apart from SAM." in several.advice
+
+
+def test_a_loss_is_called_a_loss() -> None:
+    verdict = state_verdict(make_findings({**TIE, "modality_aware_sam": shifted(-0.1, 0.02)}))
+    assert verdict.headline.startswith(
+        "No method beats SGD on this data, and Modality-Aware SAM is worse: the paired difference is"
+    )
+    assert "-10.0 points" in verdict.headline
+    assert verdict.details[0].startswith("Modality-Aware SAM is worse than SGD (-10.0 points")
+    only = state_verdict(make_findings({"base": BASE, "sam": shifted(-0.1, 0.02)}))
+    assert only.headline.startswith("SAM is worse than SGD on this data: -10.0 points (95 % interval -")
+    assert "corrected" not in only.headline
+
+
+def test_more_passes_of_the_base_are_preferred_to_a_method_that_does_no_better() -> None:
+    scores = {"base": BASE, "base_2x": shifted(0.1, 0.02), "sam": shifted(0.1, 0.03)}
+    assert state_verdict(make_findings(scores)).advice.startswith("Train SGD longer: twice the passes are enough")
+    noisy = {"base": BASE, "base_2x": [score + 0.1 * (seed % 2) for seed, score in enumerate(BASE)], "sam": shifted(0.1, 0.02)}
+    assert "But it cannot be told apart from SGD with twice the passes" in state_verdict(make_findings(noisy)).advice
+
+
+def test_one_seed_gives_means_and_says_that_no_interval_exists() -> None:
+    findings = make_findings({name: values[:1] for name, values in TIE.items()}, joint=0.5)
+    verdict = state_verdict(findings)
+    assert verdict.headline.startswith(
+        "One seed cannot tell methods apart: the largest paired difference is that of SAM, +2.0 points"
+    )
+    assert verdict.caveats[0].startswith("One seed: no interval exists")
+    text = " ".join([verdict.headline, *verdict.details, verdict.advice, *verdict.caveats, print_at(findings, 100)])
+    assert "nan" not in text and "beats" not in text
+    assert "Run more seeds" in verdict.advice
+    assert "nan" not in render_page(findings).lower()
+
+
+def test_the_base_alone_is_reported_without_a_comparison() -> None:
+    verdict = state_verdict(make_findings({"base": BASE}))
+    assert verdict.headline.startswith("SGD alone was run: accuracy 72.0 %")
+    assert verdict.advice == "Compare SGD with at least one method before choosing."
+
+
+def test_a_starved_branch_is_named_with_its_loss() -> None:
+    details = " ".join(state_verdict(make_findings(TIE, joint=0.5)).details)
+    assert "The branch of image is starved in joint training: a linear probe reads 50.0 % from it, 10.0 points" in details
+    fed = " ".join(state_verdict(make_findings(TIE, joint=0.6)).details)
+    assert "is starved" not in fed and "branches of image and sound are not measurably starved" in fed
+
+
+def test_many_modalities_do_not_make_a_long_verdict() -> None:
+    verdict = state_verdict(make_findings(TIE, names=("a", "b", "c", "d"), joint=0.5))
+    assert sum("starved in joint training" in detail for detail in verdict.details) == 1
+    assert any("a (10.0 points, 9." in detail and "and d (10.0 points" in detail for detail in verdict.details)
+    assert sum(" missing, " in detail for detail in verdict.details) == 1
+
+
+def test_advice_for_a_starved_branch_follows_from_its_accuracy_alone() -> None:
+    none = state_verdict(make_findings({"base": BASE, "sam": BASE}, joint=0.5)).advice
+    assert "No method that was compared measurably helps image when it stands alone." in none
+    helped = make_findings({"base": BASE, "sam": BASE}, joint=0.5, sam={"alone": {"image": 0.65, "sound": 0.4}})
+    assert "If image must also work alone, SAM (rho = 0.1) has the best accuracy there: 65.0 %" in state_verdict(helped).advice
+    assert "With sound missing, accuracy is highest under SAM: 40.0 %" not in " ".join(state_verdict(helped).details)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"best": 1.0}, "SAM: rho = 1 is the largest that was tried"),
+        ({"best": 0.01}, "SAM: rho = 0.01 is the smallest that was tried"),
+        ({"rho": [0.1]}, "The radius was fixed at rho = 0.1, not tuned"),
+        ({"base": {"epoch": EPOCHS}}, "Most runs of SGD were best at their last epoch"),
+        ({}, "SGD with twice the passes gives the same results as SGD: validation chose epoch 3 on average"),
+        ({}, "Few seeds (5): the intervals of the differences reach"),
+        ({}, "with 500 rows, the accuracy of one run has a standard error of 2.0 points"),
+        ({}, "Test splits of two seeds share 25 % of their rows"),
+        ({}, "200 training rows and 20 % wrong training labels"),
+        ({}, "Strengths were chosen by validation"),
+        ({}, "(learning rate 0.05) were the same for all, and not tuned"),
+    ],
+)
+def test_caveats(arguments: dict[str, Any], told: str) -> None:
+    assert any(told in caveat for caveat in state_verdict(make_findings(TIE, **arguments)).caveats)
+
+
+def test_monge_sam_that_was_sam_is_called_so() -> None:
+    scores = {"base": BASE, "monge_sam": shifted(0.01)}
+    same = state_verdict(make_findings(scores, monge_sam={"shrinkage": 0.99})).caveats
+    other = state_verdict(make_findings(scores, monge_sam={"shrinkage": 0.8})).caveats
+    assert any("Monge SAM was SAM in all but name here" in caveat and "0.990" in caveat for caveat in same)
+    assert not any("in all but name" in caveat for caveat in other)
+
+
+def test_caveats_stay_silent_where_they_do_not_hold() -> None:
+    caveats = " ".join(state_verdict(make_findings({**TIE, "base_2x": shifted(0.001)})).caveats)
+    for absent in ("gives the same results", "that was tried", "last epoch", "fixed", "One seed"):
+        assert absent not in caveats
+
+
+def print_at(findings: Findings, width: int, **settings: Any) -> str:
+    out = io.StringIO()
+    print_report(findings, Console(file=out, width=width, **settings), None)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_tables_fit_and_keep_every_number(width: int) -> None:
+    scores = {**TIE, "joint_unimodal": shifted(0.03), "modality_dropout": shifted(-0.11), "monge_sam": shifted(0.015)}
+    findings = make_findings(scores, names=("image", "sound", "text"), joint=0.5)
+    printed = print_at(findings, width)
+    assert max(len(line) for line in printed.splitlines()) <= width
+    assert "…" not in printed and "..." not in printed
+    for content in (results_content(findings, with_costs=True), branches_content(findings)):
+        cells = [part for row in content.rows for cell in row[1:] for part in cell.split("\n")]
+        for part in cells:
+            if re.search(r"\d", part):
+                assert part in printed, part
+    for name in ("Modality-Aware", "probability =", "unimodal"):
+        assert name in printed
+
+
+def test_the_table_holds_strength_interval_difference_and_cost() -> None:
+    row = next(row for row in results_content(make_findings(TIE), with_costs=True).rows if row[0].startswith("Modality-Aware"))
+    assert row[0] == "Modality-Aware SAM\nrho = 0.1"
+    assert re.fullmatch(r"74\.0 ± \d+\.\d", row[1])
+    assert re.fullmatch(r"\+2\.0\n\[-\d+\.\d, \+\d+\.\d\]", row[2])
+    assert 0 < float(row[3]) <= 1
+    assert row[5:] == ("2.0x", "1.0x")
+    assert render_table(make_findings(TIE)).row_count == 4
+
+
+def test_two_modalities_have_no_column_twice() -> None:
+    assert not any("Without" in column for column in branches_content(make_findings(TIE)).columns)
+    three = branches_content(make_findings(TIE, names=("a", "b", "c")))
+    assert any("Without" in column for column in three.columns)
+
+
+def test_markup_in_names_is_text() -> None:
+    findings = make_findings({"base": BASE}, names=("[red]x", "<b>$y$"))
+    assert "[red]x" in print_at(findings, 100)
+    page = render_page(findings)
+    assert "<b>" not in page and "&lt;b&gt;$y$" in page and "&lt;toy&gt; &amp; task" in page
+
+
+def test_the_report_names_the_page() -> None:
+    out = io.StringIO()
+    print_report(make_findings({"base": BASE}), Console(file=out, width=80), Path("some") / "report.html")
+    assert str(Path("some") / "report.html") in out.getvalue()
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would load, and every id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for key, value in attrs:
+            if key == "id" and value:
+                self.ids.append(value)
+            if (key in {"src", "srcset", "data", "xlink:href"} or (key == "href" and tag != "a")) and value:
+                self.loaded.append(value)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    return reader
+
+
+FULL = make_findings(
+    {**TIE, "joint_unimodal": shifted(0.03), "modality_dropout": shifted(-0.1), "monge_sam": shifted(0.015)}, joint=0.5
+)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render_page(FULL)
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    reader = read(page)
+    assert reader.loaded and all(target.startswith(("#", "data:")) for target in reader.loaded)
+    assert "script" not in reader.tags
+    assert "@import" not in page and not re.search(r"url\((?!#)", page)
+
+
+def test_the_page_is_deterministic_and_its_ids_are_unique(page: str) -> None:
+    assert page == render_page(FULL)
+    ids = read(page).ids
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', page)) <= set(ids)
+
+
+def test_the_page_reads_in_order(page: str) -> None:
+    marks = [
+        "msam: sharpness-aware minimization for multimodal learning",
+        state_verdict(FULL).headline[:40],
+        "Advice.",
+        "<h2>Caveats</h2>",
+        "<h2>Results</h2>",
+        'id="forest"',
+        'id="starvation"',
+        "Modality by modality",
+        "<h2>Cost</h2>",
+        'id="compute"',
+        'id="contributions"',
+        'id="strengths"',
+        'id="alone"',
+        "msam compare --out &#39;&lt;folder&gt;&#39;",
+        "Nadeau and Bengio",
+        "arXiv 2510.24919",
+    ]
+    places = [page.find(mark) for mark in marks]
+    assert -1 not in places and places == sorted(places)
+
+
+def test_figures_are_named_take_the_text_colour_and_keep_text_as_text(page: str) -> None:
+    figures = re.findall(r"<svg viewBox.*?</svg>", page, flags=re.DOTALL)
+    assert len(figures) == 3 + 2 + 3 + 2
+    for figure in figures:
+        tree = ElementTree.fromstring(figure)
+        assert tree.attrib["role"] == "img" and tree[0].tag == "title" and tree[0].text
+        assert "currentColor" in figure and "#010203" not in figure and "#000000" not in figure
+    forest = next(figure for figure in figures if 'id="forest-title"' in figure)
+    assert "Modality-Aware SAM: +2.0 [" in forest
+
+
+def luminance(color: str) -> float:
+    channels = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_series_are_told_apart_on_both_backgrounds_and_without_colour() -> None:
+    for styles in (list(METHOD_STYLES.values()), list(MODALITY_STYLES)):
+        assert len({style.marker for style in styles}) == len(styles)
+        for style in styles:
+            if style.color != "#010203":
+                assert 1.05 / (luminance(style.color) + 0.05) >= 3, style
+                assert (luminance(style.color) + 0.05) / (luminance("#15181c") + 0.05) >= 3, style
+
+
+@pytest.mark.parametrize(
+    ("arguments", "present", "absent"),
+    [
+        ({"scores": {"base": BASE}}, ["contributions", "alone"], ["forest", "starvation", "compute", "strengths"]),
+        ({"scores": TIE}, ["forest", "strengths"], ["starvation"]),
+        ({"scores": TIE, "names": ("image",)}, ["forest", "compute"], ["contributions", "alone", "starvation"]),
+        ({"scores": TIE, "names": ("a", "b", "c"), "joint": 0.5}, ["starvation", "contributions"], []),
+        ({"scores": TIE, "rho": [0.1]}, ["forest"], ["strengths"]),
+        ({"scores": {"base": BASE, "modality_aware_sam": shifted(0.02)}}, ["forest", "alone"], []),
+        ({"scores": {name: values[:1] for name, values in TIE.items()}}, ["forest"], ["starvation"]),
+    ],
+)
+def test_degenerate_comparisons_render(arguments: dict[str, Any], present: list[str], absent: list[str]) -> None:
+    findings = make_findings(**arguments)
+    ids = read(render_page(findings)).ids
+    assert print_at(findings, 80)
+    assert set(present) <= set(ids) and not set(absent) & set(ids)
+
+
+def test_unknown_contributions_and_a_radius_of_zero_render() -> None:
+    findings = make_findings(TIE, names=("\u97f3\u58f0", "b", "c", "d", "e", "f"), rho=[0.01, 0.1], best=0.01, joint=0.5)
+    for method in findings.methods:
+        method.validation_by_strength.update({0.0: 0.5} if method.strength is not None else {})
+        method.contributions.update(dict.fromkeys(method.contributions, float("nan")))
+        for curve in method.contribution_curve.values():
+            curve[1] = float("nan")
+    rendered = render_page(findings)
+    assert "\u97f3\u58f0" in rendered and "nan" not in re.sub(r"<[^>]*>", "", rendered)
+    assert not any("contributes" in detail or "dominates" in detail for detail in state_verdict(findings).details)
+
+
+def test_another_metric_is_written_as_plain_numbers() -> None:
+    findings = make_findings({name: [100 * value for value in values] for name, values in TIE.items()}, metric="mean gain")
+    verdict = state_verdict(findings)
+    assert "+2 in mean gain (95 % interval " in verdict.headline
+    assert "points" not in " ".join([verdict.headline, *verdict.details])
+    assert results_content(findings).columns[1:3] == ("Mean gain", "To SGD")
+    assert results_content(findings).rows[0][1].startswith("72 ± ")
+    assert "Mean gain against compute" in render_page(findings)
+
+
+def test_write_page_writes_the_page_and_nothing_else(page: str, tmp_path: Path) -> None:
+    write_page(FULL, tmp_path / "new" / "report.html")
+    assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8") == page
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
