@@ -4,7 +4,11 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from msam.compare import Findings, Interval
+from msam.compare import Findings
+from msam.report.units import ACCURACY, percent, units_of
+
+WIDE = 0.05
+"""Intervals of a probe's loss that reach further than this many shares leave the question open."""
 
 
 def print_diagnosis(findings: Findings, console: Console) -> None:
@@ -14,33 +18,38 @@ def print_diagnosis(findings: Findings, console: Console) -> None:
         findings: Of a comparison that holds the base optimizer and the modalities alone.
         console: Where to print.
     """
-    base = findings.base
-    table = Table(title=f"{findings.comparison['task']['name']}: {base.label}, {len(base.records)} seeds", box=SIMPLE)
-    table.add_column("modality", no_wrap=True)
-    for column in ("share", "probe\njoint", "probe\nalone", "probe\nlost", "trained\nalone", "without\nit"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, share in base.contributions.items():
-        starvation = findings.starvation.get(name)
-        table.add_row(
-            name,
-            f"{share:.0%}",
-            _percent(starvation.joint) if starvation else "no branch",
-            _percent(starvation.alone) if starvation else "no branch",
-            _points(starvation.loss) if starvation else "",
-            _percent(findings.alone[name]) if name in findings.alone else "",
-            _percent(base.without[name]) if name in base.without else "",
-        )
-    console.print(table)
+    console.print(_table(findings))
+    metric = units_of(findings).name
     console.print(
-        "share: of the contributions on the test split. probe: accuracy of a linear classifier on the branch's features, "
-        "after joint training or with the branch trained alone; lost: the difference. trained alone: accuracy of the "
-        "network trained with that modality only. without it: accuracy of the joint network when it is missing. "
-        "All in %, with 95 % intervals.",
+        "share: of the contributions on the test split, %. probe: accuracy, %, of a linear classifier on the branch's "
+        "features, after joint training or with the branch trained alone; lost: the difference. trained alone: "
+        f"the {metric} of the network trained with that modality only. without it: the {metric} of the joint network when it is "
+        "missing. All with 95 % intervals.",
         style="dim",
         highlight=False,
     )
     for sentence in diagnose_findings(findings):
         console.print(sentence, highlight=False)
+
+
+def _table(findings: Findings) -> Table:
+    base, units = findings.base, units_of(findings)
+    table = Table(title=f"{findings.comparison['task']['name']}: {base.label}, seeds: {len(base.records)}", box=SIMPLE)
+    table.add_column("modality", no_wrap=True)
+    for column in ("share", "probe\njoint", "probe\nalone", "probe\nlost", "trained\nalone", "without\nit"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, share in base.contributions.items():
+        fate = findings.starvation.get(name)
+        table.add_row(
+            name,
+            f"{100 * share:.0f}",
+            ACCURACY.estimate(fate.joint) if fate else "none",
+            ACCURACY.estimate(fate.alone) if fate else "none",
+            ACCURACY.signed(fate.loss.mean) if fate else "",
+            units.estimate(findings.alone[name]) if name in findings.alone else "",
+            units.estimate(base.without[name]) if name in base.without else "",
+        )
+    return table
 
 
 def diagnose_findings(findings: Findings) -> list[str]:
@@ -56,26 +65,19 @@ def diagnose_findings(findings: Findings) -> list[str]:
     if len(shares) < 2:
         return ["There is one modality only: nothing can be starved."]
     dominant = findings.dominant
-    sentences = [f"{dominant} dominates: {shares[dominant]:.0%} of the contributions on the test split."]
+    sentences = [f"{dominant} dominates: {percent(shares[dominant])} of the contributions on the test split."]
     if not findings.starvation:
         return [*sentences, "The model declares no encoders, so that its branches cannot be probed."]
     starved = [name for name, fate in findings.starvation.items() if fate.loss.low > 0]
     for name in starved:
         fate = findings.starvation[name]
         sentences.append(
-            f"{name} is starved: a linear probe of its branch reads {_percent(fate.joint)} after joint training and "
-            f"{_percent(fate.alone)} when it trains alone, {_points(fate.loss)} points lost."
+            f"{name} is starved: a linear probe of its branch reads {ACCURACY.value(fate.joint.mean)} after joint training "
+            f"and {ACCURACY.value(fate.alone.mean)} when it trains alone; it lost {ACCURACY.amount(fate.loss.mean)} "
+            f"(95 % interval {ACCURACY.span(fate.loss)})."
         )
     if starved:
         return [*sentences, "A remedy may pay: `msam compare` tells which one does on this task, and what it costs."]
-    if all(fate.loss.excludes_zero or fate.loss.half_width < 0.05 for fate in findings.starvation.values()):
+    if all(fate.loss.high <= WIDE for fate in findings.starvation.values()):
         return [*sentences, "No branch knows measurably less than alone: nothing needs fixing here."]
-    return [*sentences, "No branch can be said to be starved, but the intervals are wide: use more seeds."]
-
-
-def _percent(interval: Interval) -> str:
-    return f"{100 * interval.mean:.1f}±{100 * interval.half_width:.1f}"
-
-
-def _points(interval: Interval) -> str:
-    return f"{100 * interval.mean:+.1f}±{100 * interval.half_width:.1f}"
+    return [*sentences, "No branch can be said to be starved, but the intervals leave it open: use more seeds."]
