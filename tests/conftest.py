@@ -4,6 +4,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+# The tensors are small and pytest runs in several processes: more threads would only wait for each other.
+torch.set_num_threads(1)
+
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, database=None)
 settings.load_profile("ci")
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cases import Case
 from torch import Tensor, nn
 
 import msam
+from cases import Case
 from msam.optim import SharpnessAware
 
 Fault = Callable[[Tensor], Tensor]
@@ -94,7 +94,7 @@ def all_same_bits(first: list[Any], second: list[Any]) -> bool:
 
 def distance(first: list[Any], second: list[Any]) -> float:
     """The 2-norm of the difference of two lists of tensors."""
-    return float(sum((a - b).double().square().sum() for a, b in zip(first, second, strict=True)).sqrt())
+    return float(sum((a - b).detach().double().square().sum() for a, b in zip(first, second, strict=True)).sqrt())
 
 
 def perturbation(problem: Problem, case: Case, optimizer: SharpnessAware) -> float:

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from cases import BASES, CASES, Case
-from problems import Problem, all_same_bits, distance, perturbation
 
 import msam
+from cases import BASES, CASES, Case
+from problems import Problem, all_same_bits, distance, perturbation
 
 methods = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 bases = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
@@ -134,7 +134,8 @@ def test_tiny_and_large_gradients_stay_finite(case: Case):
 def test_radius_can_differ_between_groups_and_be_zero_in_one(case: Case):
     problem = Problem(torch.float64)
     image, audio, head = (
-        list(part.parameters()) for part in (problem.model.encoders["image"], problem.model.encoders["audio"], problem.model.head)
+        list(part.parameters())
+        for part in (problem.model.encoders["image"], problem.model.encoders["audio"], problem.model.head)
     )
     base = torch.optim.SGD([{"params": image, "rho": 0.0}, {"params": audio, "rho": 0.2}, {"params": head}], lr=0.0)
     optimizer = case.build(base, rho=0.4)

@@ -1,11 +1,13 @@
 """Modality dropout: samples lose a modality at random, so that no modality can be leaned on alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from msam.contribution.coalitions import rebuild_sequence
 from msam.optim.closure import MultimodalClosure
 
 
@@ -58,7 +60,7 @@ class ModalityDropout:
 
 def _mask_samples(value: Any, keep: Tensor) -> Any:
     if isinstance(value, Tensor):
-        return value * keep.to(value).reshape(-1, *[1] * (value.ndim - 1))
-    if isinstance(value, dict):
+        return torch.where(keep.to(value.device).reshape(-1, *[1] * (value.ndim - 1)), value, torch.zeros_like(value))
+    if isinstance(value, Mapping):
         return {key: _mask_samples(item, keep) for key, item in value.items()}
-    return type(value)(_mask_samples(item, keep) for item in value)
+    return rebuild_sequence(value, [_mask_samples(item, keep) for item in value])

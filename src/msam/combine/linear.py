@@ -14,6 +14,8 @@ class Combination(ABC):
     backward pass, of b times the loss, accumulate on top.
     """
 
+    keeps_first: bool
+    """Whether ``a`` can differ from 0, so that the first gradient must outlive the second pass."""
     needs_shares: bool
     """Whether the weights depend on the modalities' contributions, so that a ``MultimodalClosure`` is needed."""
 
@@ -33,6 +35,7 @@ class Combination(ABC):
 class Replace(Combination):
     """SAM's own: the gradient at theta + eps replaces the one at theta (``a = 0``, ``b = 1``)."""
 
+    keeps_first = False
     needs_shares = False
 
     @override
@@ -56,6 +59,7 @@ class ShareWeighted(Combination):
         (tensor(0.2500), tensor(0.7500))
     """
 
+    keeps_first = True
     needs_shares = True
 
     @override

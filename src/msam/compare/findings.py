@@ -1,5 +1,6 @@
 """From records to what was found: the chosen strengths, paired differences, starvation, and cost."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -148,17 +149,18 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
         _describe_method(name, wanted, chosen, comparison, test_share, differences.get(name), corrected.get(name))
         for name in comparison["methods"]
     )
-    trained_alone = {name: runs for name in modalities if (runs := [r for r in wanted if r["method"] == f"alone:{name}"])}
+    needed = modalities if any(record["method"].startswith("alone:") for record in wanted) else []
+    trained_alone = {name: _choose(comparison, wanted, f"alone:{name}") for name in needed}
     return Findings(
         comparison=comparison,
         methods=methods,
         starvation={
-            name: _starvation(name, base, _by_seed(runs), test_share, len(trained_alone))
+            name: _starvation(name, base, runs, test_share, len(trained_alone))
             for name, runs in trained_alone.items()
             if base[0]["probes"]
         },
         alone={
-            name: mean_interval([run["test"]["metric"] for run in runs], test_share=test_share)
+            name: mean_interval([_number(run["test"]["metric"]) for run in runs], test_share=test_share)
             for name, runs in trained_alone.items()
         },
         test_rows=base[0]["test"]["rows"],
@@ -193,7 +195,8 @@ def _by_seed(records: Sequence[Record]) -> list[Record]:
 
 
 def _paired(first: Sequence[Record], second: Sequence[Record], test_share: float, comparisons: int) -> Interval:
-    values = [a["test"]["metric"] - b["test"]["metric"] for a, b in zip(first, second, strict=True)]
+    pairs = zip(first, second, strict=True)
+    values = [_number(a["test"]["metric"]) - _number(b["test"]["metric"]) for a, b in pairs]
     return mean_interval(values, comparisons=comparisons, test_share=test_share)
 
 
@@ -212,7 +215,8 @@ def _describe_method(
     shrinkage = [run["optimizer"]["mean_shrinkage"] for run in runs if run["optimizer"].get("mean_shrinkage") is not None]
 
     def over_seeds(pick: Callable[[Record], dict[str, float]]) -> dict[str, Interval]:
-        return {key: mean_interval([pick(run)[key] for run in runs], test_share=test_share) for key in pick(runs[0])}
+        keys = pick(runs[0])
+        return {key: mean_interval([_number(pick(run)[key]) for run in runs], test_share=test_share) for key in keys}
 
     return MethodFindings(
         name=name,
@@ -221,7 +225,7 @@ def _describe_method(
         strength=runs[0]["strength"],
         validation_by_strength=dict(sorted(scores.items())),
         at_edge=bool(scores) and at_edge(list(scores), runs[0]["strength"]),
-        metric=mean_interval([run["test"]["metric"] for run in runs], test_share=test_share),
+        metric=mean_interval([_number(run["test"]["metric"]) for run in runs], test_share=test_share),
         to_base=to_base,
         p_value=p_value,
         to_equal_passes=_paired(runs, doubled, test_share, len(chosen) - 1) if doubled else None,
@@ -249,6 +253,11 @@ def _starvation(name: str, base: Sequence[Record], alone: Sequence[Record], test
         alone=mean_interval(alone_probes, test_share=test_share),
         loss=mean_interval(lost, test_share=test_share, comparisons=comparisons),
     )
+
+
+def _number(value: float | None) -> float:
+    """A stored number; None stands for infinity or NaN, which no interval can hold."""
+    return math.nan if value is None else value
 
 
 def _ratio(runs: Sequence[Record], base: Sequence[Record], pick: Callable[[Record], float]) -> float:

@@ -1,6 +1,7 @@
 """The grid: methods x strengths x seeds, in parallel processes, one record each, resumable."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,7 @@ class Plan:
         """
         if recipe.strength is None:
             return [None]
-        return [*self.rho] if self.rho and recipe.strength == RHO else [*recipe.strength.coarse]
+        return list(dict.fromkeys(self.rho)) if self.rho and recipe.strength == RHO else [*recipe.strength.coarse]
 
     def is_searched(self, recipe: Recipe) -> bool:
         """Tell whether a recipe's strength is refined.
@@ -113,7 +114,12 @@ class Grid:
         self.task = describe_source(self.plan.source)
         self.digest = settings_digest(self.task)
         alone = [alone_recipe(name) for name in self.task["modalities"]]
-        self.recipes = [*self.plan.recipes(), *(alone if len(alone) > 1 else [])]
+        known = [recipe.name for recipe in alone]
+        for recipe in self.plan.recipes():
+            if recipe.present is not None and recipe.name not in known:
+                raise ValueError(f"methods of one modality alone are {known}, found {recipe.name!r}")
+        named = {recipe.name: recipe for recipe in (*self.plan.recipes(), *(alone if len(alone) > 1 else []))}
+        self.recipes = list(named.values())
 
     def run(self) -> list[Record]:
         """Run what is missing, round by round, and write ``records.jsonl``.
@@ -217,12 +223,13 @@ def validation_scores(records: Iterable[Record], method: str) -> dict[float, flo
         method: The recipe's name.
 
     Returns:
-        Strength -> mean validation metric.
+        Strength -> mean validation metric; minus infinity where a run had none that is finite.
     """
     by_strength: dict[float, list[float]] = {}
     for record in records:
         if record["method"] == method and record["strength"] is not None:
-            by_strength.setdefault(record["strength"], []).append(record["validation"]["metric"])
+            metric = record["validation"]["metric"]
+            by_strength.setdefault(record["strength"], []).append(-math.inf if metric is None else metric)
     return {strength: fmean(metrics) for strength, metrics in by_strength.items()}
 
 

@@ -33,7 +33,7 @@ class RunKey:
         Returns:
             A file name.
         """
-        strength = "" if self.strength is None else f"-{self.strength:g}"
+        strength = "" if self.strength is None else f"-{self.strength!r}"
         return f"{self.method.replace(':', '-')}{strength}-seed{self.seed}-{digest}.json"
 
 

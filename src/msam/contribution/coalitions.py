@@ -1,6 +1,6 @@
 """The model's side of contributions: masks and coalition passes, from a model and a batch to a table of values."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,7 +55,7 @@ def zeros_like_nested(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: zeros_like_nested(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(zeros_like_nested(item) for item in value)
+        return rebuild_sequence(value, map(zeros_like_nested, value))
     raise ValueError(
         f"an input must be a tensor or a mapping, list or tuple of tensors, found {type(value).__name__}; "
         "convert it to a tensor, or bind it in `forward`"
@@ -79,6 +79,19 @@ def mask_inputs(inputs: Inputs, present: Coalition) -> dict[str, Any]:
     return {name: value if name in present else zeros_like_nested(value) for name, value in inputs.items()}
 
 
+def rebuild_sequence(value: Any, items: Iterable[Any]) -> Any:
+    """Build a list or tuple of the same type with other items.
+
+    Args:
+        value: A list, tuple or named tuple.
+        items: As many as it has.
+
+    Returns:
+        The new sequence.
+    """
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
 @contextmanager
 def evaluation_mode(module: nn.Module | None) -> Iterator[None]:
     """Put a module into evaluation mode without gradient, and give every submodule its own mode back afterwards.
@@ -100,8 +113,11 @@ def evaluation_mode(module: nn.Module | None) -> Iterator[None]:
 
 def _set_training(parts: list[nn.Module], *, mode: bool) -> None:
     for part in parts:
-        # Module.__setattr__ looks for parameters and buffers first, which is ten times as slow, at every step.
-        object.__setattr__(part, "training", mode)
+        if isinstance(part, torch.jit.ScriptModule):
+            part.training = mode
+        else:
+            # Module.__setattr__ looks for parameters and buffers first, which is ten times as slow, at every step.
+            object.__setattr__(part, "training", mode)
 
 
 def encode(model: LateFusionModel, inputs: Inputs) -> dict[str, Tensor]:
@@ -165,7 +181,7 @@ def _first_row(value: Any) -> Any:
         return value[:1]
     if isinstance(value, Mapping):
         return {key: _first_row(item) for key, item in value.items()}
-    return type(value)(_first_row(item) for item in value)
+    return rebuild_sequence(value, map(_first_row, value))
 
 
 def coalition_values(outputs: Tensor, target: Tensor, value: ValueFunction) -> Tensor:
@@ -205,5 +221,6 @@ __all__ = [
     "evaluation_mode",
     "fused_outputs",
     "mask_inputs",
+    "rebuild_sequence",
     "zeros_like_nested",
 ]

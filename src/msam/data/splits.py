@@ -122,8 +122,11 @@ def _split(inputs: Mapping[str, Array], index: NDArray[np.int64], target: NDArra
 
 
 def _standardise(values: Array, train: NDArray[np.int64]) -> Array:
-    mean, deviation = values[train].mean(0), values[train].std(0)
-    scaled: Array = ((values - mean) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+    rows = values[train].astype(np.float64)
+    varies = np.ptp(rows, axis=0) > 0
+    # Rounding can move the mean of a constant off that constant, and its deviation off zero.
+    mean, deviation = np.where(varies, rows.mean(0), rows[0]), np.where(varies, rows.std(0), 1)
+    scaled: Array = ((values - mean) / deviation).astype(np.float32)
     return scaled
 
 

@@ -109,6 +109,10 @@ class MultimodalClosure:
             loss = loss + penalty(self)
         return loss
 
+    def forget(self) -> None:
+        """Drop what contributions could reuse, because the weights have changed since."""
+        self._features = self._output = None
+
     def masked_loss(self, inputs: Inputs) -> Tensor:
         """Run the forward pass on other inputs of the same samples, for penalties.
 

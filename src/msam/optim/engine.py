@@ -35,7 +35,7 @@ class SharpnessAware(Optimizer):
     It shares the base optimizer's ``param_groups`` and ``state``, so that schedulers work on either; ``rho`` is one more
     key of each group, and may differ between groups (``eps_k = rho_k scale(||g||) g_k`` with one global norm).
 
-    - rho = 0 in all groups: one pass and the base step, bitwise the base optimizer.
+    - rho = 0 in all groups: one pass and the base step, bitwise the base optimizer; nothing is checked.
     - Non-finite gradients in either pass: the step is skipped and counted, or raises, by choice; the weights stay.
     - If the closure raises, in either pass, the weights are restored before the error leaves.
     - The random number generators are rewound before the second pass, so that dropout draws the same masks.
@@ -52,7 +52,9 @@ class SharpnessAware(Optimizer):
     Raises:
         ValueError: If an argument is out of its range; if `base` is no optimizer instance.
 
-    Cost: two forward-backward passes a step; one copy of the parameters; one host synchronisation (finite or skip).
+    Cost: two forward-backward passes a step; one copy of the parameters. One host synchronisation, the decision to step
+    or to skip, after the second pass; without `model` one more before it, because a pass at weights that are not finite
+    would ruin BatchNorm statistics that the engine cannot restore.
     """
 
     method = "sharpness_aware"
@@ -75,9 +77,9 @@ class SharpnessAware(Optimizer):
         self._linked = False
         self.base = base
         super().__init__(base.param_groups, {**base.defaults, "rho": rho})
-        for group in base.param_groups:
-            check_rho(group.setdefault("rho", rho))
+        self._complete_groups()
         self._linked = True
+        base._sharpness_aware = True  # type: ignore[attr-defined]
         self.geometry = geometry
         self.combination = combination
         self.model = model
@@ -86,6 +88,7 @@ class SharpnessAware(Optimizer):
         """The modalities' shares of the loss at the last step, shape ``(M,)``, where the combination needs them."""
         self._counts = {"steps": 0, "passes": 0, "skipped": 0, "perturbed": 0}
         self._eps_norm_sum = torch.zeros(())
+        self._unit_norm_sum = torch.zeros(())
 
     # -- shared with the base optimizer ------------------------------------------------------------------------------
 
@@ -111,6 +114,11 @@ class SharpnessAware(Optimizer):
         if self._linked:
             self.base.state = state
 
+    def _complete_groups(self) -> None:
+        """Give a radius to groups that have none: at first, and after the base got groups or a state behind our back."""
+        for group in self.base.param_groups:
+            check_rho(group.setdefault("rho", self.defaults["rho"]))
+
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if self._linked:
@@ -119,7 +127,8 @@ class SharpnessAware(Optimizer):
 
     @override
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()
+        # A scheduler puts a wrapped `step` on the instance, bound to this very object.
+        return {key: value for key, value in self.__dict__.items() if key != "step"}
 
     @override
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -132,7 +141,12 @@ class SharpnessAware(Optimizer):
         Returns:
             Tensors and builtins only.
         """
-        own = {"method": self.method, "counts": dict(self._counts), "eps_norm_sum": self._eps_norm_sum.clone()}
+        own = {
+            "method": self.method,
+            "counts": dict(self._counts),
+            "eps_norm_sum": self._eps_norm_sum.clone(),
+            "unit_norm_sum": self._unit_norm_sum.clone(),
+        }
         return {**self.base.state_dict(), "sharpness_aware": own}
 
     @override
@@ -152,8 +166,10 @@ class SharpnessAware(Optimizer):
                 "load a plain optimizer's state into `optimizer.base` instead"
             )
         self.base.load_state_dict({key: value for key, value in state_dict.items() if key != "sharpness_aware"})
+        self.shares = None
         self._counts = dict(own["counts"])
         self._eps_norm_sum = own["eps_norm_sum"].clone()
+        self._unit_norm_sum = own["unit_norm_sum"].clone()
 
     # -- the step ----------------------------------------------------------------------------------------------------
 
@@ -175,6 +191,7 @@ class SharpnessAware(Optimizer):
         """
         self._check_closure(closure)
         assert closure is not None
+        self._complete_groups()
         if not any(group["rho"] for group in self.param_groups):
             return self._base_step(closure)
         random_state = RandomState()
@@ -219,23 +236,27 @@ class SharpnessAware(Optimizer):
     def _second_pass(self, closure: Closure) -> bool:
         """Run the pass at theta + eps and leave the combined gradient in ``.grad``; tell whether all was finite."""
         first_weight, second_weight = self.combination.weights(self.shares)
-        keeps_first = not (isinstance(first_weight, float) and first_weight == 0.0)
         norm = global_norm(self._gradients())
+        if self.model is None and not torch.isfinite(norm):
+            return False
         scale = self.geometry.scale(norm)
         groups = list(self._perturbed_groups())
         parameters = [parameter for _, members in groups for parameter in members]
         backup = torch._foreach_clone(parameters) if parameters else []
         try:
             eps_norm = self._perturb_(groups, scale, norm)
-            if keeps_first:
+            if self.combination.keeps_first:
                 self._weigh_first_(groups, scale, first_weight)
-            self._run(closure, second_weight, zero=not keeps_first)
+            self._run(closure, second_weight, zero=not self.combination.keeps_first)
         finally:
+            if isinstance(closure, MultimodalClosure):
+                closure.forget()
             if parameters:
                 torch._foreach_copy_(parameters, list(backup))
         finite = bool(torch.isfinite(norm + global_norm(self._gradients())))
         if finite:
             self._eps_norm_sum = self._eps_norm_sum + eps_norm
+            self._unit_norm_sum = self._unit_norm_sum + scale * norm
             self._counts["perturbed"] += 1
         return finite
 
@@ -289,10 +310,11 @@ class SharpnessAware(Optimizer):
     def _check_closure(self, closure: Closure | None) -> None:
         if closure is None:
             raise ValueError(f"step() needs a closure, found none: the loss is evaluated twice; the pattern is\n{_PATTERN}")
-        if self.combination.needs_shares and not isinstance(closure, MultimodalClosure):
+        if (self.combination.needs_shares or self.combination.keeps_first) and not isinstance(closure, MultimodalClosure):
             raise ValueError(
-                f"{type(self).__name__} needs to evaluate coalitions of modalities, found {type(closure).__name__}; pass "
-                "step(msam.MultimodalClosure(forward, inputs, target, loss_fn)), with inputs as {modality: tensor}"
+                f"{type(self).__name__} needs a closure that accumulates weighted gradients and can evaluate coalitions of "
+                f"modalities, found {type(closure).__name__}; pass step(msam.MultimodalClosure(forward, inputs, target, "
+                "loss_fn)), with inputs as {modality: tensor}"
             )
 
     # -- what it did -------------------------------------------------------------------------------------------------
@@ -310,15 +332,18 @@ class SharpnessAware(Optimizer):
             of the perturbation over the steps that had one (NaN before the first); ``rho`` per group. Reading it
             synchronises with the device.
         """
-        perturbed = self._counts["perturbed"]
         return {
             "method": self.method,
             "steps": self._counts["steps"],
             "passes": self._counts["passes"],
             "skipped": self._counts["skipped"],
-            "mean_eps_norm": float(self._eps_norm_sum) / perturbed if perturbed else float("nan"),
+            "mean_eps_norm": self._mean(self._eps_norm_sum),
             "rho": [group["rho"] for group in self.param_groups],
         }
+
+    def _mean(self, total: Tensor) -> float:
+        """Average over the steps that had a perturbation."""
+        return float(total) / self._counts["perturbed"] if self._counts["perturbed"] else float("nan")
 
 
 def global_norm(tensors: list[Tensor]) -> Tensor:
@@ -355,6 +380,13 @@ def _check_base(base: Optimizer) -> None:
             f"the base must be a plain optimizer, found {type(base).__name__}: two perturbations do not nest; "
             "wrap its own base instead"
         )
+    if getattr(base, "_sharpness_aware", False):
+        raise ValueError(
+            "the base must not be wrapped already, found one whose groups hold another wrapper's radii; build a new base, "
+            "or set group['rho'] in optimizer.param_groups"
+        )
+    if isinstance(base, torch.optim.LBFGS):
+        raise ValueError("the base must step without a closure of its own, found LBFGS; use a first-order optimizer")
     if not isinstance(base, Optimizer):
         raise ValueError(
             f"the base must be an instance of torch.optim.Optimizer, found {base!r}; "

@@ -102,7 +102,8 @@ class ModalityAwareSAM(SharpnessAware):
     @override
     def _evaluate_shares(self, closure: MultimodalClosure) -> Tensor:
         values = closure.coalition_values(self.value)
-        if closure.modalities != self._modalities:
+        fits = (self._matrix.dtype, self._matrix.device) == (values.dtype, values.device)
+        if closure.modalities != self._modalities or not fits:
             self._modalities = closure.modalities
             self._matrix = shapley_matrix(len(self._modalities), dtype=values.dtype, device=values.device)
         return normalise_shares(self._matrix @ values)

@@ -68,10 +68,7 @@ class MongeSAM(SharpnessAware):
         """Tell what the method did so far, with the mean shrinkage.
 
         Returns:
-            As `SharpnessAware.summary`, and ``mean_shrinkage``: the mean of ``s = ||eps|| / rho`` over the steps. NaN
-            before the first step and where groups have different radii.
+            As `SharpnessAware.summary`, and ``mean_shrinkage``: the mean of ``s = 1 / sqrt(1 + alpha^2 n^2)`` over the
+            steps that had a perturbation; NaN before the first.
         """
-        summary = super().summary()
-        radii = set(summary["rho"])
-        rho = radii.pop()
-        return {**summary, "mean_shrinkage": summary["mean_eps_norm"] / rho if rho and not radii else float("nan")}
+        return {**super().summary(), "mean_shrinkage": self._mean(self._unit_norm_sum)}

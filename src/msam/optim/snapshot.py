@@ -12,14 +12,19 @@ class BufferSnapshot:
     """
 
     def __init__(self, model: nn.Module | None) -> None:
-        self._buffers = list(model.buffers()) if model is not None else []
-        self._copies = [buffer.clone() for buffer in self._buffers]
+        self._held = [
+            (part, name, buffer, buffer.clone())
+            for part in (model.modules() if model is not None else ())
+            for name, buffer in part.named_buffers(recurse=False)
+        ]
 
     def restore_(self) -> None:
-        """Write the copies back into the buffers."""
+        """Write the copies back into the buffers, and put back those that the module replaced by new tensors."""
         with torch.no_grad():
-            for buffer, copy in zip(self._buffers, self._copies, strict=True):
+            for part, name, buffer, copy in self._held:
                 buffer.copy_(copy)
+                if getattr(part, name) is not buffer:
+                    setattr(part, name, buffer)
 
 
 class RandomState:

@@ -22,9 +22,9 @@ def print_diagnosis(findings: Findings, console: Console) -> None:
     metric = units_of(findings).name
     console.print(
         "share: of the contributions on the test split, %. probe: accuracy, %, of a linear classifier on the branch's "
-        "features, after joint training or with the branch trained alone; lost: the difference. trained alone: "
-        f"the {metric} of the network trained with that modality only. without it: the {metric} of the joint network when it is "
-        "missing. All with 95 % intervals.",
+        "features, after joint training or with the branch trained alone; lost: the difference. trained alone: the "
+        f"{metric} of the network trained with that modality only. without it: the {metric} of the joint network when it "
+        "is missing. All with 95 % intervals.",
         style="dim",
         highlight=False,
     )

@@ -90,7 +90,7 @@ class _Run:
         self.hook_generator = Generator().manual_seed(self.seed + _HOOK_SEED)
         self.present: Coalition = self.recipe.present or frozenset(names)
         singles: list[Coalition] = [frozenset({name}) for name in names]
-        self.tracked = list(dict.fromkeys([*singles, frozenset(names)]))
+        self.tracked = list(dict.fromkeys([*singles, self.present, frozenset(names)]))
         self.full_table_every = 1 if len(names) <= 3 else 10
         self.curves = {
             "train_loss": [],
@@ -127,14 +127,15 @@ class _Run:
         coalitions = all_coalitions(self.task.modalities) if whole else self.tracked
         found = evaluate(self.model, self.splits.validation, self.task, coalitions)
         metric, loss = found.metrics[self.present], found.losses[self.present]
-        self.curves["validation_metric"].append(metric)
+        self.curves["validation_metric"].append(_finite(metric))
         self.curves["validation_loss"].append(_finite(loss))
         for name in self.task.modalities:
-            self.curves["alone"][name].append(found.metrics[frozenset({name})])
+            self.curves["alone"][name].append(_finite(found.metrics[frozenset({name})]))
         if whole:
             self.curves["contribution_epochs"].append(epoch)
             for name, share in found.contributions().items():
                 self.curves["contributions"][name].append(_finite(share))
+        metric = metric if math.isfinite(metric) else -math.inf
         score = (metric, -loss if math.isfinite(loss) else -math.inf)
         if self.best_epoch == 0 or score > (self.best[0], -self.best[1]):
             self.best, self.best_epoch = (metric, -score[1]), epoch
@@ -148,7 +149,7 @@ class _Run:
         return RunResult(
             selected_epoch=self.best_epoch,
             curves=self.curves,
-            validation={"metric": self.best[0], "loss": _finite(self.best[1])},
+            validation={"metric": _finite(self.best[0]), "loss": _finite(self.best[1])},
             test=self._describe(found),
             probes=probes,
             steps=self.steps,
@@ -167,10 +168,10 @@ class _Run:
         return {
             "rows": len(self.splits.test),
             "pool": self.splits.pool,
-            "metric": found.metrics[self.present],
+            "metric": _finite(found.metrics[self.present]),
             "loss": _finite(found.losses[self.present]),
-            "alone": {name: found.metrics[frozenset({name})] for name in names},
-            "without": {name: found.metrics[whole - {name}] for name in names} if len(names) > 1 else {},
+            "alone": {name: _finite(found.metrics[frozenset({name})]) for name in names},
+            "without": {name: _finite(found.metrics[whole - {name}]) for name in names} if len(names) > 1 else {},
             "contributions": {name: _finite(share) for name, share in found.contributions().items()},
         }
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import sys
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -140,6 +141,7 @@ def _load_task_file(path: str, sha256: str) -> Task:
     spec = importlib.util.spec_from_file_location(f"msam_task_{sha256[:8]}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     task = getattr(module, "task", None)
     if not isinstance(task, Task):

@@ -1,0 +1,178 @@
+"""The weights after a step that must not move them: lr = 0, errors, non-finite gradients, gradients in one pass only."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cases import BASES, CASES, Case
+from problems import Problem, all_same_bits
+
+methods = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+bases = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+passes = pytest.mark.parametrize("at", [1, 2])
+
+
+class ClosureError(Exception):
+    pass
+
+
+def fail(loss: Tensor) -> Tensor:
+    raise ClosureError(f"at a loss of {loss}")
+
+
+def frozen_in_time(base, parameters) -> torch.optim.Optimizer:
+    optimizer = base(parameters)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    return optimizer
+
+
+@methods
+@bases
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_learning_rate_zero_restores_bitwise_over_many_steps(case: Case, base, dtype: torch.dtype):
+    problem = Problem(dtype)
+    before, places = problem.copy_parameters(), [p.data_ptr() for p in problem.parameters]
+    # Every dtype and base takes a few steps, SGD takes 200: the restore does not depend on the base.
+    times = 200 if base is BASES["sgd"] else 10
+    problem.step(case, case.build(frozen_in_time(base, problem.parameters), rho=0.37), times=times)
+    assert all_same_bits(problem.parameters, before)
+    assert [p.data_ptr() for p in problem.parameters] == places
+    assert not all_same_bits(problem.seen[1], before), "the second pass must have run elsewhere"
+
+
+@methods
+@passes
+@pytest.mark.parametrize("on_nonfinite", ["skip", "raise"])
+def test_an_error_in_the_closure_restores_and_leaves(case: Case, at: int, on_nonfinite: str):
+    problem = Problem(batch_norm=True)
+    optimizer = case.build(
+        torch.optim.SGD(problem.parameters, lr=0.1, momentum=0.9), rho=0.5, model=problem.model, on_nonfinite=on_nonfinite
+    )
+    before, places = problem.copy_parameters(), [p.data_ptr() for p in problem.parameters]
+    problem.faults[at] = fail
+    with pytest.raises(ClosureError):
+        problem.step(case, optimizer)
+    assert problem.passes == at
+    assert all_same_bits(problem.parameters, before)
+    assert [p.data_ptr() for p in problem.parameters] == places
+    assert not optimizer.state, "the base must not have stepped"
+    assert optimizer.summary()["steps"] == 0
+    problem.step(case, optimizer)
+    assert optimizer.summary()["steps"] == 1
+    assert not all_same_bits(problem.parameters, before)
+
+
+@methods
+def test_buffers_are_those_of_the_first_pass_where_the_second_raises(case: Case):
+    problem, plain = Problem(batch_norm=True), Problem(batch_norm=True)
+    optimizer = case.build(torch.optim.SGD(problem.parameters, lr=0.1), rho=0.5, model=problem.model)
+    problem.faults[2] = fail
+    with pytest.raises(ClosureError):
+        problem.step(case, optimizer)
+    plain.step(None, torch.optim.SGD(plain.parameters, lr=0.0))
+    assert all_same_bits(list(problem.model.buffers()), list(plain.model.buffers()))
+
+
+@methods
+@bases
+@passes
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_non_finite_loss_skips_the_step_and_is_counted(case: Case, base, at: int, factor: float):
+    problem = Problem()
+    optimizer = case.build(base(problem.parameters), rho=0.3)
+    problem.step(case, optimizer)
+    before = problem.copy_parameters()
+    state = [value.clone() for slots in optimizer.state.values() for value in slots.values() if isinstance(value, Tensor)]
+    problem.faults[2 + at] = lambda loss: loss * factor
+    problem.step(case, optimizer)
+    assert all_same_bits(problem.parameters, before)
+    after = [value for slots in optimizer.state.values() for value in slots.values() if isinstance(value, Tensor)]
+    assert all_same_bits(after, state), "the base's momentum must not have seen the step"
+    summary = optimizer.summary()
+    assert (summary["steps"], summary["skipped"], summary["passes"]) == (2, 1, problem.passes)
+    assert summary["mean_eps_norm"] < 0.3 * (1 + 1e-5), "a skipped step must not enter the mean"
+    problem.step(case, optimizer)
+    assert all(torch.isfinite(p).all() for p in problem.parameters)
+    assert not all_same_bits(problem.parameters, before)
+
+
+@methods
+@passes
+def test_a_non_finite_loss_raises_on_request(case: Case, at: int):
+    problem = Problem()
+    optimizer = case.build(torch.optim.SGD(problem.parameters, lr=0.1), rho=0.3, on_nonfinite="raise")
+    before = problem.copy_parameters()
+    problem.faults[at] = lambda loss: loss * float("nan")
+    with pytest.raises(RuntimeError, match="gradients must be finite, found infinity or NaN at step 1"):
+        problem.step(case, optimizer)
+    assert all_same_bits(problem.parameters, before)
+    assert optimizer.summary()["skipped"] == 1
+
+
+@methods
+def test_on_nonfinite_takes_two_words_only(case: Case):
+    with pytest.raises(ValueError, match="on_nonfinite must be 'skip' or 'raise'"):
+        case.build(torch.optim.SGD(Problem().parameters, lr=0.1), rho=0.3, on_nonfinite="ignore")
+
+
+@methods
+@bases
+@passes
+def test_a_parameter_with_a_gradient_in_one_pass_only(case: Case, base, at: int):
+    problem = Problem()
+    extra = nn.Parameter(torch.tensor([0.5, -0.25]))
+    optimizer = case.build(base([*problem.parameters, extra]), rho=0.3)
+    before = extra.detach().clone()
+    positions = []
+
+    def with_extra(loss: Tensor) -> Tensor:
+        positions.append(extra.detach().clone())
+        return loss + 3.0 * extra.sum()
+
+    problem.faults[at] = with_extra
+    problem.step(case, optimizer)
+    assert torch.equal(positions[0], before), "a parameter without a first gradient must not be perturbed"
+    share = float(optimizer.shares.max()) if optimizer.shares is not None else 1.0
+    weight = share if at == 2 else 1 - share
+    if weight == 0:  # SAM and Monge SAM drop the first gradient: nothing is left for the base to step with.
+        assert extra.grad is None
+        assert torch.equal(extra.detach(), before)
+        assert extra not in optimizer.state
+    else:
+        # The first gradient passes through eps and back: a few roundings of float32.
+        torch.testing.assert_close(extra.grad, torch.full((2,), 3.0 * weight), rtol=1e-6, atol=0)
+        assert not torch.equal(extra.detach(), before)
+
+
+@methods
+@passes
+def test_learning_rate_zero_restores_also_with_a_gradient_in_one_pass_only(case: Case, at: int):
+    problem = Problem()
+    extra = nn.Parameter(torch.tensor([0.5, -0.25]))
+    optimizer = case.build(torch.optim.SGD([*problem.parameters, extra], lr=0.0), rho=0.3)
+    before = [*problem.copy_parameters(), extra.detach().clone()]
+    problem.faults = {number: lambda loss: loss + extra.square().sum() for number in range(at, 21, 2)}
+    problem.step(case, optimizer, times=10)
+    assert all_same_bits([*problem.parameters, extra], before)
+
+
+@methods
+def test_a_non_finite_first_pass_without_model_leaves_the_buffers_finite(case: Case):
+    problem = Problem(batch_norm=True)
+    optimizer = case.build(torch.optim.SGD(problem.parameters, lr=0.1), rho=0.3)
+    problem.faults[1] = lambda loss: loss * float("nan")
+    problem.step(case, optimizer)
+    assert all(torch.isfinite(buffer).all() for buffer in problem.model.buffers())
+
+
+@methods
+def test_a_first_gradient_that_is_not_finite_skips_also_where_the_second_is(case: Case):
+    problem = Problem()
+    extra = nn.Parameter(torch.tensor([0.5, -0.25]))
+    optimizer = case.build(torch.optim.SGD([*problem.parameters, extra], lr=0.1), rho=0.3)
+    before = [*problem.copy_parameters(), extra.detach().clone()]
+    problem.faults[1] = lambda loss: loss + float("inf") * extra.sum()
+    problem.step(case, optimizer)
+    assert optimizer.summary()["skipped"] == 1
+    assert all_same_bits([*problem.parameters, extra], before)

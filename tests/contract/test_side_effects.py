@@ -1,0 +1,129 @@
+"""What a step must not do besides: BatchNorm statistics, random numbers, modes, and memory."""
+
+import pytest
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+import msam
+from cases import CASES, Case
+from problems import Noted, Problem, all_same_bits, same_bits
+
+methods = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+
+
+def sgd(problem: Problem, lr: float = 0.05) -> torch.optim.SGD:
+    return torch.optim.SGD(problem.parameters, lr=lr, momentum=0.9)
+
+
+@methods
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_batch_norm_has_the_first_passs_statistics(case: Case, rho: float):
+    problem, plain = Problem(batch_norm=True), Problem(batch_norm=True)
+    optimizer, reference = case.build(sgd(problem), rho=rho, model=problem.model), sgd(plain)
+    for _ in range(3):
+        plain.model.load_state_dict(problem.model.state_dict())
+        problem.step(case, optimizer)
+        plain.step(None, reference)
+        ours, expected = list(problem.model.buffers()), list(plain.model.buffers())
+        assert len(ours) == 3
+        assert all_same_bits(ours, expected)
+
+
+@methods
+def test_batch_norm_without_model_is_updated_by_both_passes(case: Case):
+    problem = Problem(batch_norm=True)
+    problem.step(case, case.build(sgd(problem), rho=0.5))
+    assert int(problem.model.encoders["image"][-1].num_batches_tracked) == 2
+
+
+@methods
+def test_buffers_that_the_model_replaces_are_those_of_the_first_pass_too(case: Case):
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                self.count = self.count + 1
+            return x
+
+    problem = Problem()
+    problem.model.encoders["image"].append(Counting())
+    problem.step(case, case.build(sgd(problem), rho=0.5, model=problem.model))
+    assert float(problem.model.encoders["image"][-1].count) == 1
+
+
+@methods
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_both_passes_draw_the_same_masks_and_leave_the_generator_as_one_pass_does(case: Case, batch_norm: bool):
+    problem, plain = Problem(dropout=0.5, batch_norm=batch_norm), Problem(dropout=0.5, batch_norm=batch_norm)
+    optimizer = case.build(sgd(problem, lr=0.0), rho=0.5, model=problem.model)
+    torch.manual_seed(11)
+    problem.step(case, optimizer, times=2)
+    after = torch.get_rng_state()
+    torch.manual_seed(11)
+    plain.step(None, sgd(plain, lr=0.0), times=2)
+    assert torch.equal(torch.get_rng_state(), after)
+    ours, expected = (next(part for part in p.model.modules() if isinstance(part, Noted)).kept for p in (problem, plain))
+    assert len(ours) == 4
+    assert same_bits(ours[0], ours[1])
+    assert same_bits(ours[2], ours[3])
+    assert all_same_bits(ours[::2], expected)
+    assert not same_bits(ours[0], ours[2]), "two steps must not draw the same masks"
+
+
+@methods
+def test_modes_are_those_of_before(case: Case):
+    problem = Problem(dropout=0.5, batch_norm=True)
+    problem.model.encoders["image"].eval()
+    before = {name: part.training for name, part in problem.model.named_modules()}
+    assert len(set(before.values())) == 2
+    problem.step(case, case.build(sgd(problem), rho=0.5, model=problem.model))
+    assert {name: part.training for name, part in problem.model.named_modules()} == before
+
+
+def peak_bytes(step) -> int:
+    """Peak of the memory that torch allocates during a call, above what is there before it."""
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        step()
+    deltas = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    level = highest = 0
+    for event in sorted(deltas, key=lambda event: event.start_ns()):
+        level += event.nbytes()
+        highest = max(highest, level)
+    return highest
+
+
+@methods
+def test_a_step_holds_one_copy_of_the_parameters_more_than_the_base(case: Case):
+    torch.manual_seed(0)
+    layers = 32  # Many layers, so that one layer's temporaries do not count.
+    encoders = {
+        name: nn.Sequential(*[nn.Linear(64, 64, bias=False) for _ in range(layers // 2)]) for name in ("image", "audio")
+    }
+    model = msam.fusion.LateFusion(encoders, nn.Linear(128, 2))
+    inputs = {name: torch.randn(2, 64) for name in encoders}
+    target = torch.tensor([0, 1])
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    base = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, foreach=False)
+    optimizer = case.build(base, rho=0.1)
+
+    def closure() -> msam.MultimodalClosure:
+        return msam.MultimodalClosure(model, inputs, target, nn.functional.cross_entropy)
+
+    def plain() -> None:
+        base.zero_grad()
+        base.step(closure())
+        base.zero_grad()
+
+    def ours() -> None:
+        base.zero_grad()
+        optimizer.step(closure())
+        base.zero_grad()
+
+    extra = (peak_bytes(ours) - peak_bytes(plain)) / size
+    # A tenth of the parameters is allowed for activations and temporaries of one layer.
+    assert case.extra_copies - 0.1 < extra < case.extra_copies + 0.1
