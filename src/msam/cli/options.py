@@ -38,7 +38,7 @@ class Compare:
     data: Annotated[TaskOptions, tyro.conf.arg(name="")] = TaskOptions()
     methods: str = "all"
     """Comma-separated methods: base, base_2x, joint_unimodal, modality_dropout, sam, modality_aware_sam, monge_sam; or all."""
-    seeds: int = 8
+    seeds: int = 10
     """Number of paired seeds: split, initialisation and batch order are the same for every method."""
     rho: str = ""
     """Comma-separated radii to use as they are; left out, a coarse grid over two decades is refined on validation."""
@@ -58,7 +58,7 @@ class Diagnose:
     task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[TASK.py]")] = ""
     """A Python file that defines `task = msam.training.Task(...)`; a data set of the catalogue if left out."""
     data: Annotated[TaskOptions, tyro.conf.arg(name="")] = TaskOptions()
-    seeds: int = 8
+    seeds: int = 10
     """Number of paired seeds."""
     out: Path | None = None
     """Folder for records; a new one below msam-runs/ if left out."""
