@@ -26,6 +26,7 @@ def true_class_probability(output: Tensor, target: Tensor) -> Tensor:
     from which the paper of Modality-Aware SAM takes its contributions.
 
     Example:
+        >>> import torch
         >>> true_class_probability(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.5000])
     """
