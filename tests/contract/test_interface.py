@@ -115,8 +115,8 @@ def test_base_must_be_a_plain_optimizer_instance(case: Case):
 
 def test_create_method_checks_names_and_options():
     base = sgd(Problem())
-    with pytest.raises(ValueError, match=r"method must be one of \['modality_aware_sam'"):
-        msam.create_method("asam", base)
+    with pytest.raises(ValueError, match=r"method must be one of \['adaptive_monge_sam'"):
+        msam.create_method("nonsense", base)
     with pytest.raises(ValueError, match=r"options of 'sam' are .*found 'alpha'"):
         msam.create_method("sam", base, alpha=1.0)
     with pytest.raises(ValueError, match="alpha must be finite and >= 0"):
@@ -232,7 +232,7 @@ def test_learning_rate_zero_from_a_scheduler_stops_the_weights(case: Case):
 
 
 def test_a_custom_combination_is_never_ignored():
-    class Half(msam.combine.Combination):
+    class Half(msam.combine.LinearCombination):
         needs_shares = False
         keeps_first = True
 

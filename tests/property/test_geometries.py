@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import msam
 from msam.geometry import Euclidean, Monge
-from msam.optim.engine import global_norm
+from msam.geometry.vectors import global_norm
 
 lengths = st.floats(1e-6, 1e6)
 

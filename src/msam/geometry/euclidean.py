@@ -1,4 +1,4 @@
-"""The Euclidean ball of SAM."""
+"""The Euclidean ball of SAM, and the gradient itself."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.geometry.base import Geometry
+from msam.geometry.vectors import inverse_norm
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class Euclidean(Geometry):
     It solves ``max g^T eps`` subject to ``||eps|| <= rho``. The length of eps is rho whatever the loss's scale.
 
     Source: Foret et al., arXiv 2010.01412, Eq. 2. Deviation: instead of a constant added to the norm, the norm is kept
-    from falling below the square root of the smallest normal number (1e-19 in float32), so that
-    ``||eps|| = rho`` to rounding and a zero gradient gives eps = 0.
+    from falling below the square root of the smallest normal number (1e-19 in float32), so that ``||eps|| = rho`` to
+    rounding and a zero gradient gives eps = 0.
 
     Example:
         >>> import torch
@@ -30,13 +31,20 @@ class Euclidean(Geometry):
         return inverse_norm(norm)
 
 
-def inverse_norm(norm: Tensor) -> Tensor:
-    """Return ``1 / ||g||``, finite also for a zero gradient and after multiplication with any usual radius.
+@dataclass(frozen=True)
+class Unnormalised(Geometry):
+    r"""Perturb by the gradient itself: ``eps = rho g``, so that eps vanishes where the gradient does.
 
-    Args:
-        norm: A 0-d tensor >= 0.
+    The length of eps is ``rho ||g||``: it depends on the loss's scale, and radii are of another kind than SAM's.
 
-    Returns:
-        A 0-d tensor.
+    Source: Andriushchenko and Flammarion, arXiv 2206.06232.
+
+    Example:
+        >>> import torch
+        >>> Unnormalised().scale(torch.tensor(4.0))
+        tensor(1.)
     """
-    return norm.clamp_min(torch.finfo(norm.dtype).tiny ** 0.5).reciprocal()
+
+    @override
+    def scale(self, norm: Tensor) -> Tensor:
+        return torch.ones_like(norm)

@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.geometry.base import Geometry
-from msam.geometry.euclidean import inverse_norm
+from msam.geometry.vectors import inverse_norm
 
 
 @dataclass(frozen=True)

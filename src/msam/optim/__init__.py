@@ -2,9 +2,41 @@
 
 from msam.optim.closure import MultimodalClosure
 from msam.optim.engine import SharpnessAware
-from msam.optim.modality_aware import ModalityAwareSAM
-from msam.optim.monge_sam import MongeSAM
+from msam.optim.methods import (
+    AESAM,
+    ASAM,
+    GSAM,
+    SAM,
+    WSAM,
+    AdaptiveMongeSAM,
+    FisherSAM,
+    FriendlySAM,
+    LookSAM,
+    ModalityAwareSAM,
+    MomentumSAM,
+    MongeSAM,
+    UnnormalisedSAM,
+)
+from msam.optim.options import EngineOptions
 from msam.optim.registry import create_method, list_methods
-from msam.optim.sam import SAM
 
-__all__ = ["SAM", "ModalityAwareSAM", "MongeSAM", "MultimodalClosure", "SharpnessAware", "create_method", "list_methods"]
+__all__ = [
+    "AESAM",
+    "ASAM",
+    "GSAM",
+    "SAM",
+    "WSAM",
+    "AdaptiveMongeSAM",
+    "EngineOptions",
+    "FisherSAM",
+    "FriendlySAM",
+    "LookSAM",
+    "ModalityAwareSAM",
+    "MomentumSAM",
+    "MongeSAM",
+    "MultimodalClosure",
+    "SharpnessAware",
+    "UnnormalisedSAM",
+    "create_method",
+    "list_methods",
+]

@@ -1,16 +1,18 @@
 """The optimizers by name."""
 
 import inspect
+from dataclasses import fields
 from typing import Any
 
 from torch.optim import Optimizer
 
+from msam.optim import methods
 from msam.optim.engine import SharpnessAware
-from msam.optim.modality_aware import ModalityAwareSAM
-from msam.optim.monge_sam import MongeSAM
-from msam.optim.sam import SAM
+from msam.optim.options import EngineOptions
 
-_METHODS: dict[str, type[SharpnessAware]] = {method.method: method for method in (SAM, MongeSAM, ModalityAwareSAM)}
+_METHODS: dict[str, type[SharpnessAware]] = {
+    method.method: method for method in (getattr(methods, name) for name in methods.__all__)
+}
 
 
 def list_methods() -> list[str]:
@@ -21,7 +23,8 @@ def list_methods() -> list[str]:
 
     Example:
         >>> list_methods()
-        ['modality_aware_sam', 'monge_sam', 'sam']
+        ['adaptive_monge_sam', 'ae_sam', 'asam', 'fisher_sam', 'friendly_sam', 'gsam', 'look_sam', 'modality_aware_sam',
+         'momentum_sam', 'monge_sam', 'sam', 'unnormalised_sam', 'wsam']
     """
     return sorted(_METHODS)
 
@@ -49,7 +52,8 @@ def create_method(name: str, base: Optimizer, **options: Any) -> SharpnessAware:
     if name not in _METHODS:
         raise ValueError(f"the method must be one of {list_methods()}, found {name!r}")
     method = _METHODS[name]
-    known = [option for option in inspect.signature(method).parameters if option != "base"]
+    own = [option for option in inspect.signature(method).parameters if option not in {"base", "options"}]
+    known = [*own, *(field.name for field in fields(EngineOptions))]
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"options of {name!r} are {known}, found {unknown[0]!r}")

@@ -1,6 +1,6 @@
 """Monge SAM: the perturbation measured in the metric that the loss surface induces."""
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -25,7 +25,7 @@ class MongeSAM(SharpnessAware):
         rho: Radius in the Monge metric, >= 0. Default 0.05.
         alpha: Weight of the slope in the metric, >= 0. Default 1, the paper's; 0 is SAM.
         model: The module whose buffers (BatchNorm) the second pass must leave alone.
-        on_nonfinite: ``"skip"`` a step with a non-finite gradient, or ``"raise"``.
+        **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -59,9 +59,9 @@ class MongeSAM(SharpnessAware):
         alpha: float = 1.0,
         *,
         model: nn.Module | None = None,
-        on_nonfinite: Literal["skip", "raise"] = "skip",
+        **options: Any,
     ) -> None:
-        super().__init__(base, rho=rho, geometry=Monge(alpha), combination=Replace(), model=model, on_nonfinite=on_nonfinite)
+        super().__init__(base, rho=rho, geometry=Monge(alpha), combination=Replace(), model=model, **options)
 
     @override
     def summary(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """SAM, the method that all others here vary."""
 
-from typing import Literal
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -20,7 +20,7 @@ class SAM(SharpnessAware):
         rho: Radius, >= 0, in the units of the weights. Default 0.05, the paper's for CIFAR and ImageNet; small dense
             networks take radii up to ten times larger.
         model: The module whose buffers (BatchNorm) the second pass must leave alone.
-        on_nonfinite: ``"skip"`` a step with a non-finite gradient, or ``"raise"``.
+        **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -54,6 +54,6 @@ class SAM(SharpnessAware):
         rho: float = 0.05,
         *,
         model: nn.Module | None = None,
-        on_nonfinite: Literal["skip", "raise"] = "skip",
+        **options: Any,
     ) -> None:
-        super().__init__(base, rho=rho, geometry=Euclidean(), combination=Replace(), model=model, on_nonfinite=on_nonfinite)
+        super().__init__(base, rho=rho, geometry=Euclidean(), combination=Replace(), model=model, **options)

@@ -1,6 +1,6 @@
 """Modality-Aware SAM: the perturbation acts on the dominant modality's share of the loss only."""
 
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,8 @@ from typing_extensions import override
 
 from msam.combine import ShareWeighted
 from msam.contribution import ValueFunction, normalise_shares, shapley_matrix, true_class_probability
-from msam.geometry import Euclidean, Geometry
+from msam.geometry import Geometry
+from msam.optim.batch import Batch
 from msam.optim.closure import MultimodalClosure
 from msam.optim.engine import SharpnessAware
 
@@ -34,9 +35,9 @@ class ModalityAwareSAM(SharpnessAware):
             damped by the share.
         value: What a coalition is worth: ``value(output, target)`` -> one non-negative number per sample, 0 for "knows
             nothing". Default: the probability of the true class.
-        geometry: Which perturbation; it sees ``grad L``. Default Euclidean, the paper's.
+        geometry: Which perturbation; it sees ``grad L``; a `Geometry` or its name. Default Euclidean, the paper's.
         model: The module whose buffers (BatchNorm) the second pass must leave alone.
-        on_nonfinite: ``"skip"`` a step with a non-finite gradient, or ``"raise"``.
+        **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -72,17 +73,17 @@ class ModalityAwareSAM(SharpnessAware):
         rho: float = 0.05,
         *,
         value: ValueFunction = true_class_probability,
-        geometry: Geometry | None = None,
+        geometry: Geometry | str = "euclidean",
         model: nn.Module | None = None,
-        on_nonfinite: Literal["skip", "raise"] = "skip",
+        **options: Any,
     ) -> None:
         super().__init__(
             base,
             rho=rho,
-            geometry=geometry if geometry is not None else Euclidean(),
+            geometry=geometry,
             combination=ShareWeighted(),
             model=model,
-            on_nonfinite=on_nonfinite,
+            **options,
         )
         self.value = value
         self._modalities: tuple[str, ...] = ()
@@ -100,11 +101,12 @@ class ModalityAwareSAM(SharpnessAware):
         return max(contributions, key=contributions.__getitem__) if contributions else None
 
     @override
-    def _evaluate_shares(self, closure: MultimodalClosure) -> Tensor:
-        values = closure.coalition_values(self.value)
+    def _evaluate_shares(self, batch: Batch) -> Tensor:
+        values = batch.coalition_values(self.value)
+        modalities = cast(MultimodalClosure, batch.parts[0]).modalities
         fits = (self._matrix.dtype, self._matrix.device) == (values.dtype, values.device)
-        if closure.modalities != self._modalities or not fits:
-            self._modalities = closure.modalities
+        if modalities != self._modalities or not fits:
+            self._modalities = modalities
             self._matrix = shapley_matrix(len(self._modalities), dtype=values.dtype, device=values.device)
         return normalise_shares(self._matrix @ values)
 

@@ -1,0 +1,96 @@
+"""What a step is asked to solve: one closure, or a sequence of micro-batch closures, seen as one pass to run."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from msam.contribution import ValueFunction
+from msam.optim.closure import MultimodalClosure
+from msam.optim.scaling import Scaling
+
+Closure = Callable[[], Tensor | float]
+Closures = Closure | MultimodalClosure | Sequence[Closure | MultimodalClosure]
+
+PATTERN = """\
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        return loss
+    optimizer.step(closure)"""
+
+
+class Batch:
+    """One or several closures as one problem.
+
+    Args:
+        closures: As given to ``step``.
+        scaling: Of the loss, or None.
+
+    Raises:
+        ValueError: If there is no closure.
+    """
+
+    def __init__(self, closures: Closures | None, scaling: Scaling | None = None) -> None:
+        if closures is None:
+            raise ValueError(f"step() needs a closure, found none: it runs the loss itself; the pattern is\n{PATTERN}")
+        self.is_sequence = isinstance(closures, Sequence)
+        self.parts = list(closures) if isinstance(closures, Sequence) else [closures]
+        if not self.parts:
+            raise ValueError("step() needs at least one micro-batch closure, found an empty sequence")
+        self._scaling = scaling
+
+    @property
+    def is_multimodal(self) -> bool:
+        """Whether every part can be weighted and asked for coalitions."""
+        return all(isinstance(part, MultimodalClosure) for part in self.parts)
+
+    @property
+    def zeroes_itself(self) -> bool:
+        """Whether the closure is meant to zero gradients, as torch's convention has it, and not the engine."""
+        return not self.is_sequence and not self.is_multimodal
+
+    def run(self, weight: Tensor | float = 1.0) -> Tensor | float:
+        """Run forward and backward of every part; gradients accumulate.
+
+        Args:
+            weight: Factor on the loss; other than 1 for multimodal parts only.
+
+        Returns:
+            The loss as the closure returned it; the sum, for a sequence.
+        """
+        losses = [self._run_part(part, weight) for part in self.parts]
+        return losses[0] if len(losses) == 1 else cast("Tensor | float", sum(losses))
+
+    def _run_part(self, part: Closure | MultimodalClosure, weight: Tensor | float) -> Tensor | float:
+        with torch.enable_grad():
+            if not isinstance(part, MultimodalClosure):
+                return part()
+            return part(weight if self._scaling is None else weight * self._scaling.factor(part.target))
+
+    def coalition_values(self, value: ValueFunction) -> Tensor:
+        """Evaluate what each coalition is worth, on average over the samples of all parts.
+
+        Args:
+            value: ``value(output, target)`` -> one number per sample.
+
+        Returns:
+            Shape ``(2^M - 1,)``.
+
+        Raises:
+            ValueError: If the parts have different modalities.
+        """
+        parts = [cast(MultimodalClosure, part) for part in self.parts]
+        if any(part.modalities != parts[0].modalities for part in parts):
+            found = [list(part.modalities) for part in parts]
+            raise ValueError(f"micro-batches must have the same modalities in the same order, found {found}")
+        total = sum(len(part.target) for part in parts)
+        return torch.stack([part.coalition_values(value) * (len(part.target) / total) for part in parts]).sum(0)
+
+    def forget(self) -> None:
+        """Drop what contributions could reuse, because the weights have changed since."""
+        for part in self.parts:
+            if isinstance(part, MultimodalClosure):
+                part.forget()

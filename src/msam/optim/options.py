@@ -1,0 +1,115 @@
+"""What all methods have in common: when to ascend, what to perturb, how the radius moves, what a bad gradient does."""
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from msam.optim.radius import RhoRule
+from msam.optim.schedule import Interval, Schedule, make_schedule
+
+Filter = Literal["all", "norm"] | Callable[[Tensor], bool]
+
+NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""Layers whose parameters ``perturb="norm"`` selects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Options that every method takes.
+
+    Args:
+        interval: On which steps to ascend: a whole number k (every k steps, the first included), a probability in (0, 1), a
+            function of the number of steps taken before, or a `Schedule`. Default 1: every step.
+        perturb: Which parameters are perturbed: ``"all"``; ``"norm"``, normalisation layers only (SAM-ON, Mueller et al.,
+            arXiv 2306.04226), which needs `model`; or a function of a parameter, for a block. Norms are then taken over
+            the perturbed parameters only.
+        rho_schedule: How the radius moves: ``"constant"``; ``"lr"``, in proportion to each group's learning rate, starting
+            from ``rho`` at the learning rate of construction; or a function from the number of steps taken before to a
+            factor on ``rho``.
+        same_noise: Whether the second pass draws the same random numbers (dropout masks) as the first. Default True.
+        on_nonfinite: What to do with a non-finite gradient: ``"skip"`` the step, or ``"raise"``.
+        seed: Of the optimizer's own random numbers, which ``interval`` draws from.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    interval: Interval = 1
+    perturb: Filter = "all"
+    rho_schedule: RhoRule = "constant"
+    same_noise: bool = True
+    on_nonfinite: Literal["skip", "raise"] = "skip"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.on_nonfinite not in {"skip", "raise"}:
+            raise ValueError(f"on_nonfinite must be 'skip' or 'raise', found {self.on_nonfinite!r}")
+        if isinstance(self.rho_schedule, str) and self.rho_schedule not in {"constant", "lr"}:
+            raise ValueError(f"rho_schedule must be 'constant', 'lr' or a function, found {self.rho_schedule!r}")
+        if isinstance(self.perturb, str) and self.perturb not in {"all", "norm"}:
+            raise ValueError(f"perturb must be 'all', 'norm' or a function of a parameter, found {self.perturb!r}")
+        self.make_schedule()
+
+    def make_schedule(self) -> Schedule:
+        """Build the schedule that `interval` stands for.
+
+        Returns:
+            The schedule.
+        """
+        return make_schedule(self.interval)
+
+    def make_filter(self, model: nn.Module | None) -> Callable[[Tensor], bool] | None:
+        """Build the test of whether a parameter is perturbed.
+
+        Args:
+            model: Of the parameters.
+
+        Returns:
+            The test, or None for all.
+
+        Raises:
+            ValueError: If normalisation layers are asked for without a model, or of a model that has none.
+        """
+        if self.perturb == "all":
+            return None
+        if self.perturb != "norm":
+            return self.perturb
+        if model is None:
+            raise ValueError("perturb='norm' needs model=..., to tell which parameters are of normalisation layers")
+        chosen = {p for part in model.modules() if isinstance(part, NORM_LAYERS) for p in part.parameters(recurse=False)}
+        if not chosen:
+            raise ValueError("perturb='norm' needs normalisation layers with parameters, found none in the model")
+        return OneOf(chosen)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Selects the parameters of a set; a copy of an optimizer copies it along with them."""
+
+    chosen: Set[Tensor]
+
+    def __call__(self, parameter: Tensor) -> bool:
+        """Tell whether a parameter is selected."""
+        return parameter in self.chosen
+
+
+def make_options(options: dict[str, Any]) -> EngineOptions:
+    """Build the options of a method from keyword arguments.
+
+    Args:
+        options: Name -> value.
+
+    Returns:
+        The options.
+
+    Raises:
+        ValueError: If a name is unknown, or a value out of its range.
+    """
+    known = [field.name for field in fields(EngineOptions)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ValueError(f"options that all methods take are {known}, found {unknown[0]!r}")
+    return EngineOptions(**options)

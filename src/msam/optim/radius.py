@@ -1,0 +1,37 @@
+"""How the radius moves during training."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+RhoRule = Literal["constant", "lr"] | Callable[[int], float]
+
+
+def scheduled_radii(rule: RhoRule, groups: Sequence[dict[str, Any]], step: int) -> list[float]:
+    """Return the radius of each group at a step.
+
+    Args:
+        rule: ``"constant"``; ``"lr"``, in proportion to the group's learning rate, with ``rho`` holding at the rate it had
+            when it was first seen; or a function from the number of steps taken before to a factor on ``rho``.
+        groups: Parameter groups. With ``"lr"`` each remembers its first rate under ``rho_lr``, which its state dict keeps.
+        step: Number of steps taken before.
+
+    Returns:
+        One radius per group.
+
+    Raises:
+        ValueError: If a function's factor is negative or not finite.
+    """
+    if rule == "constant":
+        return [group["rho"] for group in groups]
+    if rule == "lr":
+        return [group["rho"] * _relative_rate(group) for group in groups]
+    factor = float(rule(step))
+    if not 0 <= factor < float("inf"):
+        raise ValueError(f"rho_schedule must give finite factors >= 0, found {factor} at step {step}")
+    return [group["rho"] * factor for group in groups]
+
+
+def _relative_rate(group: dict[str, Any]) -> float:
+    rate = float(group["lr"])
+    reference: float = group.setdefault("rho_lr", rate)
+    return rate / reference if reference else 0.0

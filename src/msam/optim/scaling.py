@@ -1,0 +1,69 @@
+"""Loss scaling: what a ``torch.amp.GradScaler`` needs from an optimizer that runs two passes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+
+class Scaling:
+    """Scales and unscales for one step; does nothing without a scaler.
+
+    A scaler unscales once per update. The first pass is therefore unscaled by hand, and the scaler's own turn comes before
+    the update, when it records infinities and later shrinks the scale.
+
+    Args:
+        scaler: Or None.
+        base: The optimizer that steps.
+    """
+
+    def __init__(self, scaler: GradScaler | None, base: Optimizer) -> None:
+        self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self._base = base
+
+    def factor(self, like: Tensor) -> Tensor | float:
+        """Return the loss scale without waiting for the device.
+
+        Args:
+            like: A tensor on the device.
+
+        Returns:
+            A 0-d tensor, or 1.
+        """
+        return self.scaler.scale(torch.ones((), device=like.device)) if self.scaler is not None else 1.0
+
+    def remove_(self, gradients: Sequence[Tensor]) -> None:
+        """Divide gradients by the scale.
+
+        Args:
+            gradients: Changed in place.
+        """
+        if self.scaler is not None:
+            torch._foreach_mul_(list(gradients), 1 / self.factor(gradients[0]))
+
+    def apply_(self, gradients: Sequence[Tensor]) -> None:
+        """Multiply gradients by the scale.
+
+        Args:
+            gradients: Changed in place.
+        """
+        if self.scaler is not None:
+            torch._foreach_mul_(list(gradients), self.factor(gradients[0]))
+
+    def unscale_(self) -> None:
+        """Let the scaler unscale the base optimizer's gradients and record infinities."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self._base)
+
+    def step(self, *, finite: bool) -> None:
+        """Step the base optimizer; a scaler is asked also where nothing is finite, so that it can shrink.
+
+        Args:
+            finite: Whether the update is.
+        """
+        if self.scaler is not None:
+            self.scaler.step(self._base)
+        elif finite:
+            self._base.step()

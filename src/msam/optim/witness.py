@@ -1,0 +1,107 @@
+"""Tells whether gradients were accumulated behind the engine's back, as trainers do between steps."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, cast
+
+import torch
+from torch import Tensor
+
+
+class Witness:
+    """Watches the smallest parameter's gradient between steps and during the first pass.
+
+    What an engine leaves in ``.grad`` after a step is stale, and may be dropped. A gradient that came, or changed, since then
+    is somebody's accumulation: dropping it would train on a part of the data only, and adding to it in both passes would
+    train wrongly.
+    """
+
+    def __init__(self) -> None:
+        self._left: tuple[Tensor, Tensor, int] | None = None
+        self._marked: Tensor | None = None
+
+    def leave(self, parameters: Sequence[Tensor]) -> None:
+        """Remember what a step leaves behind.
+
+        Args:
+            parameters: Those with a gradient.
+        """
+        held = min(parameters, key=Tensor.numel)
+        gradient = cast(Tensor, held.grad)
+        self._left = held, gradient, gradient._version
+
+    def find_foreign(self, parameters: Sequence[Tensor]) -> Tensor | None:
+        """Find a parameter whose gradient is not what the last step left.
+
+        Args:
+            parameters: Those with a gradient before the first pass.
+
+        Returns:
+            One with a gradient other than zero, or None.
+        """
+        if not parameters or self._is_as_left(parameters):
+            return None
+        for held in sorted(parameters, key=Tensor.numel):
+            if bool(cast(Tensor, held.grad).count_nonzero()):
+                return held
+        return None
+
+    def _is_as_left(self, parameters: Sequence[Tensor]) -> bool:
+        if self._left is None:
+            return False
+        held, gradient, version = self._left
+        return held.grad is gradient and gradient._version == version and any(held is other for other in parameters)
+
+    @contextmanager
+    def watch(self, parameters: Sequence[Tensor], *, zeroes_itself: bool) -> Iterator[Tensor | None]:
+        """Watch over a first pass.
+
+        Args:
+            parameters: Those with a gradient before it.
+            zeroes_itself: Whether the closure is meant to zero gradients. If not, the engine zeroes them, whatever they are.
+
+        Yields:
+            A parameter whose gradient the engine must leave to the closure to zero, or None.
+
+        Raises:
+            RuntimeError: If gradients were accumulated outside, and nobody zeroed them.
+        """
+        foreign = self.find_foreign(parameters) if zeroes_itself else None
+        if foreign is None:
+            yield None
+            return
+        gradient = cast(Tensor, foreign.grad)
+        marked = foreign.grad = torch.full_like(gradient, float("nan"))
+        self._marked = marked
+        try:
+            yield foreign
+            if foreign.grad is marked and bool(torch.isnan(marked).any()):
+                _refuse_accumulation()
+        except BaseException:
+            foreign.grad = gradient
+            raise
+        finally:
+            self._marked = None
+
+    def is_untouched(self, parameter: Tensor) -> bool:
+        """Tell whether a parameter's gradient is still the mark that was put there before the pass.
+
+        Args:
+            parameter: Which.
+
+        Returns:
+            Whether the pass neither zeroed it nor added to it.
+        """
+        return self._marked is not None and parameter.grad is self._marked and self._marked._version == 0
+
+    def __getstate__(self) -> dict[str, None]:
+        # Copies and pickles of parameters come without gradients.
+        return {"_left": None, "_marked": None}
+
+
+def _refuse_accumulation() -> NoReturn:
+    raise RuntimeError(
+        "gradients must be zero before a step's first pass, found some that were accumulated outside step(): the second "
+        "pass would not see them. Call optimizer.zero_grad() in the closure, or, to accumulate micro-batches, pass their "
+        "closures together: optimizer.step([closure_1, closure_2]); their losses should add up to the batch's"
+    )
