@@ -28,6 +28,7 @@ from msam.optim import (
     SharpnessAware,
     UnnormalisedSAM,
     create_method,
+    find_rho,
     list_methods,
 )
 
@@ -53,6 +54,7 @@ __all__ = [
     "contribution",
     "contribution_shares",
     "create_method",
+    "find_rho",
     "fusion",
     "geometry",
     "list_methods",

@@ -7,9 +7,10 @@ from torch.optim import Optimizer
 
 from msam.balance import JointUnimodal, ModalityDropout
 from msam.optim import create_method
+from msam.optim.search import COARSE
 from msam.training import Recipe, Strength
 
-RHO = Strength("rho", coarse=(0.03, 0.065, 0.14, 0.3, 0.65, 1.4, 3.0))
+RHO = Strength("rho", coarse=COARSE)
 """Two decades of radii, each about 2.15 times the one before."""
 WEIGHT = Strength("weight", coarse=RHO.coarse)
 PROBABILITY = Strength("probability", coarse=(0.008, 0.017, 0.037, 0.08, 0.17, 0.37, 0.8), maximum=1.0)

@@ -19,6 +19,7 @@ from msam.optim.methods import (
 )
 from msam.optim.options import EngineOptions
 from msam.optim.registry import create_method, list_methods
+from msam.optim.search import RhoSearch, find_rho
 
 __all__ = [
     "AESAM",
@@ -35,8 +36,10 @@ __all__ = [
     "MomentumSAM",
     "MongeSAM",
     "MultimodalClosure",
+    "RhoSearch",
     "SharpnessAware",
     "UnnormalisedSAM",
     "create_method",
+    "find_rho",
     "list_methods",
 ]

@@ -16,7 +16,7 @@ class Strength:
     name: str
     """Of the number, as the recipe's builder and the command line know it."""
     coarse: tuple[float, ...]
-    """The first grid, a geometric one; see `msam.compare.refine` for what follows."""
+    """The first grid, a geometric one; see `msam.optim.search` for what follows."""
     maximum: float = float("inf")
     """The number must stay below this."""
 
