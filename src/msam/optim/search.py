@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite, sqrt
 
 COARSE = (0.03, 0.065, 0.14, 0.3, 0.65, 1.4, 3.0)
@@ -66,7 +67,7 @@ def find_rho(evaluate: Callable[[float], float], coarse: Sequence[float] = COARS
         >>> search.rho, len(search.scores), search.at_edge
         (0.536, 11, False)
     """
-    if len(coarse) < 2 or any(second <= first for first, second in zip(coarse, coarse[1:], strict=False)) or coarse[0] <= 0:
+    if len(coarse) < 2 or any(second <= first for first, second in pairwise(coarse)) or coarse[0] <= 0:
         raise ValueError(f"coarse must be at least two ascending radii > 0, found {list(coarse)}; such as {list(COARSE)}")
     if refinements < 0:
         raise ValueError(f"refinements must be >= 0, found {refinements}")
