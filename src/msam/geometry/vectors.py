@@ -6,6 +6,22 @@ import torch
 from torch import Tensor
 
 
+def clone_all(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy tensors in one call.
+
+    Args:
+        tensors: Any number of them.
+
+    Returns:
+        The copies.
+    """
+    if not tensors:
+        return []
+    # Older versions of torch have no call for it; a product with 1 is the same, bit by bit.
+    clone = getattr(torch, "_foreach_clone", None)
+    return list(clone(list(tensors)) if clone is not None else torch._foreach_mul(list(tensors), 1))
+
+
 def global_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Return the 2-norm of all tensors taken as one vector, in at least single precision.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from msam.geometry import Geometry, Memory
-from msam.geometry.vectors import global_norm
+from msam.geometry.vectors import clone_all, global_norm
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Ascent:
         if not gradients:
             return
         self.geometry.direct_(gradients, self.parameters, memory)
-        self._backup = list(torch._foreach_clone(self._moving)) if self._moving else []
+        self._backup = clone_all(self._moving)
         self._move_(gradients)
 
     def recall_(self, memory: Memory) -> None:
@@ -71,9 +71,10 @@ class Ascent:
         """
         if not self.groups:
             return
-        self._backup = list(torch._foreach_clone(self._moving)) if self._moving else []
+        self._backup = clone_all(self._moving)
         self._move_(self.geometry.recall(self.parameters, memory))
 
+    @torch.no_grad()
     def restore_(self) -> None:
         """Copy the backup back into the parameters; a second call does nothing."""
         if self._backup:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from msam.combine import Combination, Replace
 from msam.geometry import Geometry, Memory, find_geometry
-from msam.geometry.vectors import global_norm
+from msam.geometry.vectors import clone_all, global_norm
 from msam.optim.ascent import Ascent, PerturbedGroup
 from msam.optim.linked import LinkedOptimizer
 from msam.optim.options import make_options
@@ -131,7 +131,7 @@ class Bookkeeping(LinkedOptimizer):
         return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
 
     def _clone_gradients(self) -> dict[Tensor, Tensor]:
-        return dict(zip(self._with_gradient(), torch._foreach_clone(self._gradients()), strict=True))
+        return dict(zip(self._with_gradient(), clone_all(self._gradients()), strict=True))
 
     def _clear(self, kept: Tensor | None = None) -> None:
         for parameter in self._parameters():
@@ -162,9 +162,14 @@ class Bookkeeping(LinkedOptimizer):
         norm = global_norm(self._gradients()) if self._schedule.needs_gradient else None
         return self._schedule.ascends(self._counts["steps"], norm, self._memory, self.options.seed)
 
+    def _first_norm(self, ascent: Ascent, first: dict[Tensor, Tensor]) -> Tensor:
+        """A norm that is finite if all of the first gradient that goes into the update is."""
+        # A filter keeps gradients out of the ascent that the combination uses all the same.
+        return ascent.norm + global_norm(list(first.values())) if first and self._selects is not None else ascent.norm
+
     def _conclude(self, ascent: Ascent, first: dict[Tensor, Tensor]) -> bool:
         """Decide whether both gradients are finite, and combine them if so."""
-        finite = self._is_finite(ascent.norm)
+        finite = self._is_finite(self._first_norm(ascent, first))
         if finite:
             self._note(ascent)
             if first:

@@ -195,7 +195,7 @@ class SharpnessAware(TwoCallForm):
         finally:
             batch.forget()
             ascent.restore_()
-        scaling.unscale_()
+        scaling.unscale_(self._first_norm(ascent, first))
         return self._conclude(ascent, first)
 
     @property

@@ -17,6 +17,8 @@ class Pending:
     """None if this step does not ascend."""
     first: dict[Tensor, Tensor]
     """Copies of the first gradient, where the combination needs them."""
+    finite: bool
+    """Whether the first gradient was; where all radii are 0, nothing is checked."""
 
 
 class TwoCallForm(Bookkeeping):
@@ -47,11 +49,12 @@ class TwoCallForm(Bookkeeping):
         self._complete_groups()
         radii = self._radii()
         ascent, first = None, {}
-        if any(radii) and self._is_finite() and self._ascends():
+        finite = not any(radii) or self._is_finite()
+        if any(radii) and finite and self._ascends():
             first = self._clone_gradients() if self.combination.keeps_first else {}
             ascent = Ascent(self._perturbed_groups(radii), self.geometry)
             ascent.climb_(self._memory)
-        self._pending = Pending(ascent, first)
+        self._pending = Pending(ascent, first, finite)
         self._counts["passes"] += 1
         if zero_grad:
             self._clear()
@@ -76,7 +79,7 @@ class TwoCallForm(Bookkeeping):
             pending.ascent.restore_()
             finite = self._conclude(pending.ascent, pending.first)
         else:
-            finite = self._is_finite()
+            finite = pending.finite and self._is_finite()
             if finite and any(self._radii()):
                 self.combination.reuse_(self._gradients(), self._with_gradient(), self._memory)
         if finite:

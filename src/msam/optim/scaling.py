@@ -52,10 +52,19 @@ class Scaling:
         if self.scaler is not None:
             torch._foreach_mul_(list(gradients), self.factor(gradients[0]))
 
-    def unscale_(self) -> None:
-        """Let the scaler unscale the base optimizer's gradients and record infinities."""
-        if self.scaler is not None:
-            self.scaler.unscale_(self._base)
+    def unscale_(self, first_norm: Tensor | None = None) -> None:
+        """Let the scaler unscale the base optimizer's gradients and record infinities.
+
+        Args:
+            first_norm: Norm of a gradient that is there no more. The scaler steps unless it sees an infinity itself, and so
+                one in that gradient is put where it looks.
+        """
+        if self.scaler is None:
+            return
+        if first_norm is not None:
+            gradients = (p.grad for group in self._base.param_groups for p in group["params"] if p.grad is not None)
+            next(gradients).add_(first_norm * 0)
+        self.scaler.unscale_(self._base)
 
     def step(self, *, finite: bool) -> None:
         """Step the base optimizer; a scaler is asked also where nothing is finite, so that it can shrink.

@@ -134,8 +134,9 @@ class WhenSteep(Schedule):
             return True
         mean = memory.numbers.get("steepness_mean", square)
         variance = memory.numbers.get("steepness_variance", 0.0)
-        mean = self.delta * mean + (1 - self.delta) * square
-        variance = self.delta * variance + (1 - self.delta) * (square - mean) ** 2
+        # By differences, so that a norm that does not change equals its mean exactly: the first step must ascend.
+        mean += (1 - self.delta) * (square - mean)
+        variance += (1 - self.delta) * ((square - mean) ** 2 - variance)
         memory.numbers.update(steepness_mean=mean, steepness_variance=variance)
         level = self.first + (self.last - self.first) * min(1.0, step / self.steps)
         return bool(square >= mean + level * variance**0.5)
