@@ -1,15 +1,18 @@
-"""The table of all methods and of the base optimizers they are tested on. A new method needs one new row here."""
+"""The table of all methods. A new method needs one new row here, and its perturbation in `formulas.py`."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from typing import Any
 
+import pytest
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
 
+import formulas
 import msam
+from bases import BASES
 from msam.optim import SharpnessAware
+from msam.optim.schedule import WhenSteep
 
 
 @dataclass(frozen=True)
@@ -17,90 +20,157 @@ class Case:
     """One method and what it promises."""
 
     name: str
-    build: Callable[..., SharpnessAware]
-    """``build(base, rho=..., model=..., on_nonfinite=...)``."""
+    method: type[SharpnessAware]
+    unit_eps: formulas.UnitEps
+    """The perturbation of radius 1 after `warm_up` steps at the same weights, from gradients and weights."""
+    length: formulas.Length = formulas.euclidean_length
+    """The length of eps in the method's own norm, in which it is rho."""
     multimodal: bool = False
     """Whether it needs a `MultimodalClosure`."""
     passes: int = 2
-    """Forward-backward passes per step with rho > 0."""
+    """Forward-backward passes of a step with a perturbation."""
+    pattern: Sequence[int] | None = (2,)
+    """Passes step by step, over and over; None if the gradients decide."""
+    warm_up: int = 0
+    """Steps before the first perturbation."""
+    ascending: Mapping[str, Any] = field(default_factory=dict)
+    """Options with which every step after the warm-up has a perturbation, at any learning rate."""
     extra_copies: float = 1.0
     """Copies of the parameters that a step holds beyond what the base optimizer's step holds."""
+    syncs: int = 1
+    """Host synchronisations of a step with `model`."""
+    left: tuple[float | None, float | None] = (None, 1.0)
+    """What is left in the update of a gradient that came in the first or in the second pass only; None is no gradient."""
     exceptions: Mapping[str, str] = field(default_factory=dict)
     """Property that the method does not have -> why."""
 
+    def build(self, base: Any, **options: Any) -> SharpnessAware:
+        return self.method(base, **options)
+
+    def build_ascending(self, base: Any, **options: Any) -> SharpnessAware:
+        """One that perturbs at every step."""
+        return self.method(base, **{**self.ascending, **options})
+
+    def count_passes(self, steps: int, perturbed: int) -> int:
+        """Passes of so many steps, of which so many had a perturbation."""
+        return steps + perturbed if self.pattern is None else sum(islice(cycle(self.pattern), steps))
+
+
+ONE_PASS = "it takes one pass"
 
 CASES = {
     case.name: case
     for case in (
-        Case("sam", msam.SAM),
+        Case("sam", msam.SAM, formulas.sam),
         Case(
             "monge_sam",
             msam.MongeSAM,
+            formulas.monge,
+            formulas.monge_length,
             exceptions={"scale_free": "the metric depends on the gradient's length: ||eps|| = rho / sqrt(1 + alpha^2 n^2)"},
         ),
-        Case("modality_aware_sam", msam.ModalityAwareSAM, multimodal=True),
+        Case(
+            "modality_aware_sam",
+            msam.ModalityAwareSAM,
+            formulas.sam,
+            multimodal=True,
+            exceptions={
+                "plain_closure": "contributions need coalitions of modalities",
+                "two_call": "contributions need a closure",
+                "detects_accumulation": "a MultimodalClosure never zeroes: the engine does, whatever was there",
+            },
+        ),
+        Case("asam", msam.ASAM, formulas.asam, formulas.asam_length, extra_copies=2.0),
+        Case(
+            "fisher_sam",
+            msam.FisherSAM,
+            formulas.fisher,
+            formulas.fisher_length,
+            extra_copies=2.0,
+            exceptions={"scale_free": "F = 1 + eta g^2 depends on the gradient's length"},
+        ),
+        Case(
+            "adaptive_monge_sam",
+            msam.AdaptiveMongeSAM,
+            formulas.adaptive_monge,
+            formulas.adaptive_monge_length,
+            extra_copies=2.0,
+            exceptions={"scale_free": "the metric depends on the gradient's length, as Monge's"},
+        ),
+        Case(
+            "unnormalised_sam",
+            msam.UnnormalisedSAM,
+            formulas.unnormalised,
+            formulas.unnormalised_length,
+            exceptions={"scale_free": "eps = rho g", "bounded": "||eps|| = rho ||g|| is as large as the gradient"},
+        ),
+        Case(
+            "momentum_sam",
+            msam.MomentumSAM,
+            formulas.momentum,
+            passes=1,
+            pattern=(1,),
+            warm_up=1,
+            left=(1.0, None),
+            exceptions={
+                "second_pass": ONE_PASS,
+                "at_theta": f"{ONE_PASS}, at theta + eps",
+                "rests_without_gradient": "it climbs before it knows which parameters will have a gradient",
+                "two_call": ONE_PASS,
+                "two_gradients": f"{ONE_PASS}, so that there is no first gradient",
+            },
+        ),
+        Case(
+            "friendly_sam",
+            msam.FriendlySAM,
+            formulas.sam,
+            syncs=2,  # One more, before its moving average learns.
+        ),
+        Case(
+            "gsam",
+            msam.GSAM,
+            formulas.sam,
+            # By default rho follows the learning rate, and one that is zero from the start gives no radius.
+            ascending={"rho_schedule": "constant"},
+            extra_copies=2.0,
+            left=(-0.4, None),
+            exceptions={"left": "the part of g along g_s depends on all parameters"},
+        ),
+        Case("wsam", msam.WSAM, formulas.sam, extra_copies=2.0, left=(1.0, 0.0)),
+        Case(
+            "look_sam",
+            msam.LookSAM,
+            formulas.sam,
+            pattern=(2, 1, 1, 1, 1),
+            ascending={"interval": 1},
+            extra_copies=2.0,
+            left=(0.0, 1.0),
+        ),
+        Case(
+            "ae_sam",
+            msam.AESAM,
+            formulas.sam,
+            pattern=None,
+            # A threshold far below any gradient keeps the decision, and its synchronisation, in the path.
+            ascending={"interval": WhenSteep(1, first=-1e9, last=-1e9)},
+            syncs=2,  # One more, to decide.
+        ),
     )
 }
 
-
-class Lion(Optimizer):
-    """The sign of an interpolation of momentum and gradient, with decoupled weight decay."""
-
-    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": 0.01})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-                direction = torch.sign(0.9 * momentum + 0.1 * parameter.grad)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"])
-                momentum.mul_(0.99).add_(parameter.grad, alpha=0.01)
-        return loss
+methods = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+bases = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 
 
-class Muon(Optimizer):
-    """Momentum whose matrices are driven towards orthogonal ones by Newton-Schulz steps; vectors keep theirs."""
-
-    def __init__(self, params: Iterable[Tensor], lr: float = 1e-2) -> None:
-        super().__init__(params, {"lr": lr, "momentum": 0.9})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-                momentum.mul_(group["momentum"]).add_(parameter.grad)
-                update = orthogonalise(momentum) if parameter.ndim == 2 else momentum
-                parameter.add_(update, alpha=-group["lr"])
-        return loss
+def methods_with(*properties: str) -> pytest.MarkDecorator:
+    """All methods; those that lack one of the properties are declared out, for the reason in their row."""
+    return pytest.mark.parametrize("case", [_row(case, properties) for case in CASES.values()], ids=CASES)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    found = matrix / (matrix.norm() + 1e-7)
-    for _ in range(5):
-        found = 1.5 * found - 0.5 * found @ found.T @ found
-    return found
+def _row(case: Case, properties: Sequence[str]) -> Any:
+    reasons = [case.exceptions[name] for name in properties if name in case.exceptions]
+    return pytest.param(case, marks=pytest.mark.declared_out(reasons[0])) if reasons else case
 
 
-BASES: dict[str, Callable[[Any], Optimizer]] = {
-    "sgd": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9, foreach=False),
-    "sgd_foreach": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9, foreach=True),
-    "adamw": lambda params: torch.optim.AdamW(params, lr=0.01, foreach=False),
-    "adamw_fused": lambda params: torch.optim.AdamW(params, lr=0.01, fused=True),
-    "lion": Lion,
-    "muon": Muon,
-}
+def sgd(problem: Any, lr: float = 0.05) -> torch.optim.SGD:
+    return torch.optim.SGD(problem.parameters, lr=lr, momentum=0.9)

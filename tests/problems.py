@@ -97,9 +97,35 @@ def distance(first: list[Any], second: list[Any]) -> float:
     return float(sum((a - b).detach().double().square().sum() for a, b in zip(first, second, strict=True)).sqrt())
 
 
-def perturbation(problem: Problem, case: Case, optimizer: SharpnessAware) -> float:
-    """Take one step and return the distance between the points of its two passes."""
-    start = len(problem.seen)
+def warm_up(problem: Problem, case: Case, optimizer: SharpnessAware) -> None:
+    """Go to where the next step has a perturbation, and count passes from there."""
+    problem.step(case, optimizer, times=case.warm_up)
+    problem.passes, problem.seen = 0, []
+
+
+def perturbation(problem: Problem, case: Case, optimizer: SharpnessAware) -> list[Tensor]:
+    """Take one step of an optimizer that ascends, and return how far its last pass was from the weights before."""
+    problem.step(case, optimizer, times=case.warm_up)
+    before = problem.copy_parameters()
     problem.step(case, optimizer)
-    first, second = problem.seen[start], problem.seen[start + 1]
-    return distance(second, first)
+    return [found - start for found, start in zip(problem.seen[-1], before, strict=True)]
+
+
+def plain_gradients(problem: Problem) -> list[Tensor]:
+    """The gradient of an equal problem at the same weights."""
+    twin = Problem(problem.parameters[0].dtype)
+    twin.scale = problem.scale
+    twin.model.load_state_dict(problem.model.state_dict(), strict=False)
+    twin.step(None, torch.optim.SGD(twin.parameters, lr=0.0))
+    return [p.grad for p in twin.parameters]
+
+
+def same_content(first: Any, second: Any) -> bool:
+    """Equal nested containers of tensors and numbers; NaN equals itself."""
+    if isinstance(first, Tensor):
+        return isinstance(second, Tensor) and same_bits(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same_content(value, second[key]) for key, value in first.items())
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(same_content, first, second))
+    return first == second or (first != first and second != second)

@@ -41,7 +41,8 @@ def global_dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     r"""Return the inner product of two lists of tensors taken as vectors.
 
     By ``a . b = ||a|| ||b|| (||u + v||^2 - 2) / 2`` with the unit vectors u and v, which needs norms only and loses no more
-    than a plain sum of products does: an error of some units in the last place of ``||a|| ||b||``.
+    than a plain sum of products does: an error of some units in the last place of ``||a|| ||b||``. It takes one copy of the
+    vectors: a is brought to the length of b, and the norm of their sum measured in that length.
 
     Args:
         first: Tensors.
@@ -51,9 +52,10 @@ def global_dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
         A 0-d tensor: float64 if the tensors are, else float32.
     """
     lengths = global_norm(first), global_norm(second)
-    units = list(torch._foreach_mul(list(first), inverse_norm(lengths[0])))
-    torch._foreach_add_(units, list(torch._foreach_mul(list(second), inverse_norm(lengths[1]))))
-    return lengths[0] * lengths[1] * (global_norm(units).square() - 2) / 2
+    ratio = (lengths[1] * inverse_norm(lengths[0])).clamp_max(torch.finfo(lengths[0].dtype).max)
+    sums = list(torch._foreach_mul(list(first), ratio))
+    torch._foreach_add_(sums, list(second))
+    return lengths[0] * lengths[1] * ((global_norm(sums) * inverse_norm(lengths[1])).square() - 2) / 2
 
 
 def inverse_norm(norm: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ class Ascent:
         """Copy the backup back into the parameters; a second call does nothing."""
         if self._backup:
             torch._foreach_copy_(self._moving, self._backup)
+            _forget_casts()
         self._backup = []
 
     def _move_(self, directions: list[Tensor]) -> None:
@@ -104,6 +105,7 @@ class Ascent:
             torch._foreach_mul_(vectors, group.rho * self.scale)
             torch._foreach_add_(group.parameters, vectors)
         self.eps_norm = squares.sqrt()
+        _forget_casts()
 
     def rescale_(self, weight: Tensor | float) -> None:
         """Turn eps back into ``weight * gradient``, in place; for geometries parallel to the gradient.
@@ -120,3 +122,9 @@ class Ascent:
             pieces.append(tensors[start : start + len(group.parameters)])
             start += len(group.parameters)
         return pieces
+
+
+def _forget_casts() -> None:
+    # Around a whole step, autocast would go on with its half-precision copies of the weights as they were before.
+    if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu"):
+        torch.clear_autocast_cache()

@@ -70,15 +70,17 @@ class Witness:
         if foreign is None:
             yield None
             return
-        gradient = cast(Tensor, foreign.grad)
-        marked = foreign.grad = torch.full_like(gradient, float("nan"))
+        held = [(parameter, parameter.grad) for parameter in parameters]
+        marked = foreign.grad = torch.full_like(cast(Tensor, foreign.grad), float("nan"))
         self._marked = marked
         try:
             yield foreign
             if foreign.grad is marked and bool(torch.isnan(marked).any()):
                 _refuse_accumulation()
         except BaseException:
-            foreign.grad = gradient
+            # The pass made new gradients: those from before are as they were, for the caller to go on with.
+            for parameter, gradient in held:
+                parameter.grad = gradient
             raise
         finally:
             self._marked = None
