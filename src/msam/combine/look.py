@@ -50,9 +50,6 @@ class LookReuse(Combination):
         along = torch.where(square > 0, global_dot(first, second) / square, 0.0)
         torch._foreach_mul_(list(first), -along)
         torch._foreach_add_(list(first), list(second))
-        # Where g_s is parallel to g, what is left is rounding noise, which must not be scaled up to the length of g.
-        noise = 32 * torch.finfo(square.dtype).eps * global_norm(second)
-        torch._foreach_mul_(list(first), (global_norm(first) > noise).to(square.dtype))
         torch._foreach_copy_(flatter, list(first))
 
     @override
