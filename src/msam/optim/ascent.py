@@ -34,6 +34,8 @@ class Ascent:
 
     groups: Sequence[PerturbedGroup]
     geometry: Geometry
+    gradient_norm: Tensor | None = None
+    """Global norm of the groups' gradients, where it is known already."""
     norm: Tensor = field(init=False, default_factory=lambda: torch.zeros(()))
     """``||S d||`` over all perturbed parameters."""
     scale: Tensor = field(init=False, default_factory=lambda: torch.zeros(()))
@@ -91,7 +93,8 @@ class Ascent:
         for vectors, metric in zip(split, metrics, strict=True):
             if metric is not None:
                 torch._foreach_mul_(vectors, metric)
-        self.norm = global_norm(directions)
+        known = self.gradient_norm if self.geometry.is_parallel else None
+        self.norm = known if known is not None else global_norm(directions)
         self.scale = self.geometry.scale(self.norm)
         squares = self.norm.new_zeros(())
         simple = len(self.groups) == 1 and metrics[0] is None

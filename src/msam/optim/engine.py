@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from msam.combine import Combination, LinearCombination
 from msam.geometry import Geometry
+from msam.geometry.vectors import global_norm
 from msam.optim.ascent import Ascent
 from msam.optim.batch import PATTERN, Batch, Closures
 from msam.optim.manual import TwoCallForm
@@ -178,12 +179,13 @@ class SharpnessAware(TwoCallForm):
 
     def _second_pass(self, batch: Batch, radii: list[float], scaling: Scaling) -> bool:
         """Run the pass at theta + eps and leave the combined gradient in ``.grad``; tell whether all was finite."""
-        if (self.model is None or self.geometry.remembers) and not self._is_finite():
+        norm = global_norm(self._gradients()) if self.model is None or self.geometry.remembers else None
+        if norm is not None and not bool(torch.isfinite(norm)):
             scaling.unscale_()
             return False
         accumulates = batch.is_multimodal and self._accumulates
         first = self._clone_gradients() if self.combination.keeps_first and not accumulates else {}
-        ascent = Ascent(self._perturbed_groups(radii), self.geometry)
+        ascent = Ascent(self._perturbed_groups(radii), self.geometry, norm if self._selects is None else None)
         weight: Tensor | float = 1.0
         try:
             ascent.climb_(self._memory)

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from msam.geometry.vectors import clone_all
+
 
 class BufferSnapshot:
     """A copy of a module's buffers (BatchNorm statistics among them).
@@ -13,18 +15,21 @@ class BufferSnapshot:
 
     def __init__(self, model: nn.Module | None) -> None:
         self._held = [
-            (part, name, buffer, buffer.clone())
+            (part, name, buffer)
             for part in (model.modules() if model is not None else ())
             for name, buffer in part.named_buffers(recurse=False)
         ]
+        self._copies = clone_all([buffer for _, _, buffer in self._held])
 
     def restore_(self) -> None:
         """Write the copies back into the buffers, and put back those that the module replaced by new tensors."""
+        if not self._held:
+            return
         with torch.no_grad():
-            for part, name, buffer, copy in self._held:
-                buffer.copy_(copy)
-                if getattr(part, name) is not buffer:
-                    setattr(part, name, buffer)
+            torch._foreach_copy_([buffer for _, _, buffer in self._held], self._copies)
+        for part, name, buffer in self._held:
+            if getattr(part, name) is not buffer:
+                setattr(part, name, buffer)
 
 
 class RandomState:
