@@ -26,7 +26,8 @@ class MomentumSAM(SharpnessAware):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Cost: one forward-backward pass a step; one copy of the parameters and one momentum buffer of our own.
+    Cost: one forward-backward pass a step; two copies of the parameters (backup, and eps while it is added) and one
+    momentum buffer of our own.
 
     Source: Becker et al., arXiv 2401.12033. Deviation: the momentum is our own buffer, so that any base optimizer will do.
 
