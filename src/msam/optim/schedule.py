@@ -111,7 +111,7 @@ class WhenSteep(Schedule):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Source: Jiang et al. (AE-SAM), arXiv 2304.14647.
+    Source: Jiang et al. (AE-SAM), arXiv 2304.14647. The defaults are our reading, not checked against the authors' settings.
     """
 
     steps: int
