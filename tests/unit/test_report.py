@@ -212,11 +212,15 @@ def test_caveats(arguments: dict[str, Any], told: str) -> None:
     assert any(told in caveat for caveat in state_verdict(make_findings(TIE, **arguments)).caveats)
 
 
-def test_monge_sam_that_was_sam_is_called_so() -> None:
-    scores = {"base": BASE, "monge_sam": shifted(0.01)}
-    same = state_verdict(make_findings(scores, monge_sam={"shrinkage": 0.99})).caveats
-    other = state_verdict(make_findings(scores, monge_sam={"shrinkage": 0.8})).caveats
-    assert any("Monge SAM was SAM in all but name here" in caveat and "0.990" in caveat for caveat in same)
+@pytest.mark.parametrize(
+    "method, told",
+    [("monge_sam", "Monge SAM was SAM in all but"), ("modality_aware_sam_monge", "was Modality-Aware SAM in all but name")],
+)
+def test_monge_sam_that_was_sam_is_called_so(method: str, told: str) -> None:
+    scores = {"base": BASE, method: shifted(0.01)}
+    same = state_verdict(make_findings(scores, **{method: {"shrinkage": 0.99}})).caveats
+    other = state_verdict(make_findings(scores, **{method: {"shrinkage": 0.8}})).caveats
+    assert any(told in caveat and "0.990" in caveat for caveat in same)
     assert not any("in all but name" in caveat for caveat in other)
 
 

@@ -2,6 +2,7 @@
 
 from msam.geometry.adaptive import Adaptive, AdaptiveMonge, Fisher
 from msam.geometry.base import Geometry
+from msam.geometry.diagonal import DiagonalMetric
 from msam.geometry.euclidean import Euclidean, Unnormalised
 from msam.geometry.memory import Memory
 from msam.geometry.momentum import Friendly, Momentum
@@ -17,7 +18,7 @@ GEOMETRIES: dict[str, type[Geometry]] = {
     "friendly": Friendly,
     "momentum": Momentum,
 }
-"""Names that stand for a geometry with its defaults."""
+"""Names that stand for a geometry with its defaults. `DiagonalMetric` has none: its metric is the user's."""
 
 
 def find_geometry(geometry: Geometry | str) -> Geometry:
@@ -47,6 +48,7 @@ __all__ = [
     "GEOMETRIES",
     "Adaptive",
     "AdaptiveMonge",
+    "DiagonalMetric",
     "Euclidean",
     "Fisher",
     "Friendly",

@@ -1,7 +1,7 @@
 """Perturbations measured relative to the size of each weight."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.geometry.base import Geometry
-from msam.geometry.monge import Monge
+from msam.geometry.shrinking import Alpha, Shrinking
 from msam.geometry.vectors import inverse_norm
 
 
@@ -56,7 +56,7 @@ class Adaptive(Geometry):
 
 
 @dataclass(frozen=True)
-class AdaptiveMonge(Adaptive):
+class AdaptiveMonge(Shrinking, Adaptive):
     r"""Adaptive scaling inside the Monge metric: ``eps = rho T T g / (m sqrt(1 + alpha^2 m^2))`` with ``m = ||T g||``.
 
     It solves ``max g^T eps`` subject to ``eps^T (T^-2 + alpha^2 g g^T) eps <= rho^2``: Monge's metric with the Euclidean
@@ -66,7 +66,7 @@ class AdaptiveMonge(Adaptive):
 
     Args:
         eta: Added to ``|w|``, >= 0. Default 0.01.
-        alpha: Weight of the slope in the metric, >= 0. Default 1.
+        alpha: Weight of the slope in the metric, >= 0, or a function of the number of steps taken before. Default 1.
 
     Raises:
         ValueError: If eta or alpha is negative or not finite.
@@ -74,16 +74,11 @@ class AdaptiveMonge(Adaptive):
     Source: of this library; no paper has it. It joins arXiv 2102.11600 and arXiv 2502.08448.
     """
 
-    alpha: float = 1.0
-    _monge: Monge = field(init=False, repr=False, compare=False, default_factory=Monge)
+    alpha: Alpha = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "_monge", Monge(self.alpha))
-
-    @override
-    def scale(self, norm: Tensor) -> Tensor:
-        return self._monge.scale(norm)
+        self._check_alpha("use alpha=0 for ASAM")
 
 
 @dataclass(frozen=True)

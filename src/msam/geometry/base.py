@@ -23,6 +23,21 @@ class Geometry(ABC):
     remembers: tuple[str, ...] = ()
     """Names of the buffers it keeps, each as large as the parameters."""
 
+    def at(self, step: int) -> "Geometry":
+        """Return the geometry of one step, where something in it follows a schedule; else itself.
+
+        Args:
+            step: Number of steps taken before.
+
+        Returns:
+            A geometry without schedules.
+
+        Raises:
+            ValueError: If a schedule gives a value out of its range.
+        """
+        del step
+        return self
+
     @abstractmethod
     def scale(self, norm: Tensor) -> Tensor:
         """Return the factor that turns the weighted direction into a perturbation of unit radius.

@@ -2,16 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from typing_extensions import override
-
-from msam.geometry.base import Geometry
-from msam.geometry.vectors import inverse_norm
+from msam.geometry.shrinking import Alpha, Shrinking
 
 
 @dataclass(frozen=True)
-class Monge(Geometry):
+class Monge(Shrinking):
     r"""Perturb to the surface of a ball in the metric ``G = I + alpha^2 g g^T``: ``eps = rho g / (n sqrt(1 + alpha^2 n^2))``.
 
     Here ``n = ||g||``. It solves ``max g^T eps`` subject to ``eps^T G eps <= rho^2``: by the Sherman-Morrison formula
@@ -23,10 +18,11 @@ class Monge(Geometry):
     loss's scale: reduction, batch size and temperature act as hyperparameters, and where s stays near 1 the method is SAM.
 
     Source: Jacobsen and Arvanitidis, arXiv 2502.08448 (alpha = 1); alpha after Hartmann, Girolami and Klami,
-    arXiv 2202.00755.
+    arXiv 2202.00755. A schedule of alpha is of this library.
 
     Args:
-        alpha: Weight of the loss surface's slope in the metric, >= 0. 1 is the paper's method, 0 is SAM. Default 1.
+        alpha: Weight of the loss surface's slope in the metric, >= 0. 1 is the paper's method, 0 is SAM. Default 1. Or a
+            function of the number of steps taken before, of which `at` gives the geometry of a step.
 
     Raises:
         ValueError: If alpha is negative or not finite.
@@ -37,25 +33,11 @@ class Monge(Geometry):
         tensor(1.0667)
         >>> Monge().shrinkage(torch.tensor(0.75))
         tensor(0.8000)
+        >>> Monge(lambda step: step / 100).at(50)
+        Monge(alpha=0.5)
     """
 
-    alpha: float = 1.0
+    alpha: Alpha = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha must be finite and >= 0, found {self.alpha}; use alpha=1 for the paper's Monge SAM")
-
-    @override
-    def scale(self, norm: Tensor) -> Tensor:
-        return inverse_norm(norm) * self.shrinkage(norm)
-
-    def shrinkage(self, norm: Tensor) -> Tensor:
-        """Return ``s = 1 / sqrt(1 + alpha^2 n^2)`` in (0, 1], the length of eps relative to SAM's.
-
-        Args:
-            norm: The gradient's global 2-norm, a 0-d tensor.
-
-        Returns:
-            A 0-d tensor.
-        """
-        return torch.hypot(torch.ones_like(norm), self.alpha * norm).reciprocal()
+        self._check_alpha("use alpha=1 for the paper's Monge SAM")

@@ -21,6 +21,7 @@ from msam.optim.methods import (
 from msam.optim.options import EngineOptions
 from msam.optim.registry import create_method, list_methods
 from msam.optim.search import RhoSearch, find_rho
+from msam.optim.shrinkage import ShrinkageWarning
 
 __all__ = [
     "AESAM",
@@ -40,6 +41,7 @@ __all__ = [
     "MultimodalClosure",
     "RhoSearch",
     "SharpnessAware",
+    "ShrinkageWarning",
     "UnnormalisedSAM",
     "create_method",
     "find_rho",

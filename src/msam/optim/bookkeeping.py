@@ -10,11 +10,13 @@ from typing_extensions import override
 
 from msam.combine import Combination, Replace
 from msam.geometry import Geometry, Memory, find_geometry
+from msam.geometry.shrinking import Shrinking
 from msam.geometry.vectors import clone_all, global_norm
 from msam.optim.ascent import Ascent, PerturbedGroup
 from msam.optim.linked import LinkedOptimizer
 from msam.optim.options import make_options
 from msam.optim.radius import scheduled_radii
+from msam.optim.shrinkage import ShrinkageLog
 from msam.optim.snapshot import Backup
 from msam.optim.witness import Witness
 
@@ -74,6 +76,7 @@ class Bookkeeping(LinkedOptimizer):
         self._counts = {"steps": 0, "passes": 0, "skipped": 0, "perturbed": 0}
         self._eps_norm_sum = torch.zeros(())
         self._unit_norm_sum = torch.zeros(())
+        self._shrinkage = ShrinkageLog()
 
     def _check_parts(self) -> None:
         one_pass = not self.geometry.needs_gradient
@@ -96,6 +99,7 @@ class Bookkeeping(LinkedOptimizer):
             "counts": dict(self._counts),
             "eps_norm_sum": self._eps_norm_sum.clone(),
             "unit_norm_sum": self._unit_norm_sum.clone(),
+            "shrinkage": self._shrinkage.state_dict(),
             "memory": self._memory.state_dict(self._parameters()),
         }
         return {**self.base.state_dict(), "sharpness_aware": own}
@@ -121,6 +125,7 @@ class Bookkeeping(LinkedOptimizer):
         self._counts = dict(own["counts"])
         self._eps_norm_sum = own["eps_norm_sum"].clone()
         self._unit_norm_sum = own["unit_norm_sum"].clone()
+        self._shrinkage.load_state_dict(own.get("shrinkage"))
         self._memory.load_state_dict(own["memory"], self._parameters())
 
     # -- parameters --------------------------------------------------------------------------------------------------
@@ -155,6 +160,10 @@ class Bookkeeping(LinkedOptimizer):
             if members:
                 groups.append(PerturbedGroup(rho, members, group))
         return groups
+
+    def _make_ascent(self, groups: list[PerturbedGroup], gradient_norm: Tensor | None = None) -> Ascent:
+        """An ascent with the geometry of this step."""
+        return Ascent(groups, self.geometry.at(self._counts["steps"]), self._backup, gradient_norm)
 
     # -- decisions ---------------------------------------------------------------------------------------------------
 
@@ -203,6 +212,7 @@ class Bookkeeping(LinkedOptimizer):
         if ascent is not None:
             self._eps_norm_sum = self._eps_norm_sum + ascent.eps_norm
             self._unit_norm_sum = self._unit_norm_sum + ascent.scale * ascent.norm
+            self._shrinkage.note(ascent.geometry, ascent.norm)
             self._counts["perturbed"] += 1
 
     def _end_step(self, *, finite: bool) -> None:
@@ -235,20 +245,33 @@ class Bookkeeping(LinkedOptimizer):
         """Forward-backward passes run so far."""
         return self._counts["passes"]
 
+    @property
+    def shrinkage(self) -> Tensor:
+        """The shrinkage ``1 / sqrt(1 + alpha^2 m^2)`` of the last 512 perturbed steps, on the CPU, oldest first.
+
+        Empty for geometries without one. Reading it synchronises with the device.
+        """
+        return self._shrinkage.values()
+
     def summary(self) -> dict[str, Any]:
         """Tell what the method did so far: the proof that it is active.
 
         Returns:
             ``method``; ``steps``, ``passes`` (forward-backward), ``perturbed`` steps that were taken and ``skipped`` ones;
             ``mean_eps_norm``, the mean Euclidean length of the perturbation over the former (NaN before the first); ``rho``
-            per group. Reading it synchronises with the device.
+            per group. For geometries with a shrinkage, also its ``mean_shrinkage`` over all perturbed steps, and its
+            ``median_shrinkage`` over the last 512 (NaN before the first). Reading it synchronises with the device.
         """
-        return {
+        found = {
             "method": self.method,
             **self._counts,
             "mean_eps_norm": self._mean(self._eps_norm_sum),
             "rho": [group["rho"] for group in self.param_groups],
         }
+        if isinstance(self.geometry, Shrinking):
+            found["mean_shrinkage"] = self._mean(self._unit_norm_sum)
+            found["median_shrinkage"] = self._shrinkage.median()
+        return found
 
     def _mean(self, total: Tensor) -> float:
         """Average over the steps that had a perturbation."""

@@ -55,7 +55,8 @@ class SharpnessAware(TwoCallForm):
     Cost: two forward-backward passes a step with an ascent, one without. One copy of the parameters, and one more each for
     an elementwise metric and for a combination that keeps the first gradient. One host synchronisation, the decision to
     step or to skip, after the second pass; without `model`, or with a geometry that remembers gradients, one more before
-    it, because a pass at weights that are not finite would ruin BatchNorm statistics that the engine cannot restore.
+    it, because a pass at weights that are not finite would ruin BatchNorm statistics that the engine cannot restore. For a
+    geometry with a shrinkage, one more after every hundredth perturbed step, until its warning was given.
     """
 
     def __init__(
@@ -96,10 +97,12 @@ class SharpnessAware(TwoCallForm):
         self._complete_groups()
         batch.forget()
         try:
-            return self._dispatch(batch, self._radii(), scaling)
+            loss = self._dispatch(batch, self._radii(), scaling)
         finally:
             # The weights have changed, or are about to.
             batch.forget()
+        self._shrinkage.warn()
+        return loss
 
     def _dispatch(self, batch: Batch, radii: list[float], scaling: Scaling) -> Tensor | float:
         """Take the step that radii and geometry ask for."""
@@ -118,7 +121,7 @@ class SharpnessAware(TwoCallForm):
 
     def _step_once(self, batch: Batch, radii: list[float], scaling: Scaling) -> Tensor | float:
         """Take a step of a geometry that perturbs before its only pass."""
-        ascent = Ascent(self._perturbed_groups(radii, lambda parameter: parameter.requires_grad), self.geometry, self._backup)
+        ascent = self._make_ascent(self._perturbed_groups(radii, lambda parameter: parameter.requires_grad))
         climbs = self._memory.holds(self.geometry.remembers) and self._ascends()
         try:
             if climbs:
@@ -197,7 +200,7 @@ class SharpnessAware(TwoCallForm):
             return False
         accumulates = batch.is_multimodal and self._accumulates
         first = self._clone_gradients() if self.combination.keeps_first and not accumulates else {}
-        ascent = Ascent(self._perturbed_groups(radii), self.geometry, self._backup, norm if self._selects is None else None)
+        ascent = self._make_ascent(self._perturbed_groups(radii), norm if self._selects is None else None)
         weight: Tensor | float = 1.0
         try:
             ascent.climb_(self._memory)

@@ -52,7 +52,7 @@ class TwoCallForm(Bookkeeping):
         finite = not any(radii) or self._is_finite()
         if any(radii) and finite and self._ascends():
             first = self._clone_gradients() if self.combination.keeps_first else {}
-            ascent = Ascent(self._perturbed_groups(radii), self.geometry, self._backup)
+            ascent = self._make_ascent(self._perturbed_groups(radii))
             ascent.climb_(self._memory)
         self._pending = Pending(ascent, first, finite)
         self._counts["passes"] += 1
@@ -87,6 +87,7 @@ class TwoCallForm(Bookkeeping):
         self._end_step(finite=finite)
         if zero_grad:
             self._clear()
+        self._shrinkage.warn()
 
     def _refuse_pending(self, name: str) -> None:
         if self._pending is not None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.geometry.vectors import global_norm
-from msam.optim.ascent import Ascent
 from msam.optim.batch import Batch
 from msam.optim.closure import MultimodalClosure
 from msam.optim.engine import SharpnessAware
@@ -122,7 +121,7 @@ class SplitLoss(SharpnessAware):
             if not bool(torch.isfinite(norm)):
                 scaling.unscale_(norm)
                 return False
-        ascent = Ascent(self._perturbed_groups(radii), self.geometry, self._backup)
+        ascent = self._make_ascent(self._perturbed_groups(radii))
         try:
             ascent.climb_(self._memory)
             self._put(plain)

@@ -65,12 +65,13 @@ def _edges(findings: Findings) -> Iterator[str]:
 
 
 def _monge(findings: Findings) -> Iterator[str]:
-    method = findings.method("monge_sam")
-    if method is not None and method.mean_shrinkage is not None and method.mean_shrinkage > 0.95:
-        yield (
-            f"Monge SAM was SAM in all but name here: its metric shortened perturbations to {method.mean_shrinkage:.3f} of "
-            "their length on average."
-        )
+    without = {"monge_sam": "SAM", "modality_aware_sam_monge": "Modality-Aware SAM"}
+    for method in findings.methods:
+        if method.mean_shrinkage is not None and method.mean_shrinkage > 0.95:
+            yield (
+                f"{method.label} was {without.get(method.name, 'SAM')} in all but name here: its metric "
+                f"shortened perturbations to {method.mean_shrinkage:.3f} of their length on average."
+            )
 
 
 def _equal_base(findings: Findings) -> Iterator[str]:

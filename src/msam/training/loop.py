@@ -1,6 +1,7 @@
 """The one training loop, for all recipes."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -15,7 +16,7 @@ from msam.balance import BalanceHook
 from msam.contribution import Coalition, all_coalitions, mask_inputs
 from msam.contribution.coalitions import LateFusionModel, encode, evaluation_mode
 from msam.data import Split, Splits
-from msam.optim import MultimodalClosure, SharpnessAware
+from msam.optim import MultimodalClosure, SharpnessAware, ShrinkageWarning
 from msam.training.evaluation import Evaluation, evaluate
 from msam.training.probe import linear_probe_accuracy
 from msam.training.recipe import Recipe
@@ -56,7 +57,9 @@ def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) 
         The result.
     """
     started = perf_counter()
-    with reproducible(seed):
+    with reproducible(seed), warnings.catch_warnings():
+        # The result carries the shrinkage, and the report speaks of it once for all runs.
+        warnings.simplefilter("ignore", ShrinkageWarning)
         splits = task.load(seed)
         model = task.build_model()
         base = task.build_optimizer(model.parameters())
