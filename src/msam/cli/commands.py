@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from msam.cli.options import Compare, Diagnose, Report, TaskOptions
-from msam.cli.progress import make_progress
+from msam.cli.options import Compare, Data, Diagnose, Report, TaskOptions
+from msam.cli.progress import build_progress, make_progress
 from msam.compare import DEFAULT, RECIPES, Findings, Grid, Plan, find_out
 from msam.compare.recipes import find_recipe
 from msam.compare.records import read_lines, settings_digest
-from msam.data import CATALOG
+from msam.data import BUILT, CATALOG, find_built
 from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
 
 
@@ -94,12 +94,25 @@ def report(options: Report, console: Console) -> None:
     print_report(findings, console, page)
 
 
-def list_data(console: Console) -> None:
-    """List the catalogue of data sets.
+def data(options: Data, console: Console) -> None:
+    """List the data sets, or build one.
 
     Args:
+        options: Of the command line.
         console: Where to print.
+
+    Raises:
+        ValueError: If the name is unknown, a source is given without a name, or the set cannot be built.
     """
+    if options.name:
+        _build(options.name, options.source, console)
+    elif options.source is not None:
+        raise ValueError(f"--source needs the name of the set to build, one of {list(BUILT)}, found none; give it after `data`")
+    else:
+        _list_data(console)
+
+
+def _list_data(console: Console) -> None:
     table = Table("name", "modalities", "rows", "classes", "on this machine", "licence", title="Data sets")
     for dataset in CATALOG.values():
         state = "embedded" if dataset.package is None else "installed" if dataset.installed else ""
@@ -109,6 +122,34 @@ def list_data(console: Console) -> None:
     console.print(table)
     for dataset in CATALOG.values():
         console.print(f"{dataset.name}: {dataset.title}. {dataset.source}.", highlight=False)
+    _list_built(console)
+
+
+def _list_built(console: Console) -> None:
+    table = Table(
+        "name", "contents", "on this machine", "from", "licence", title="Built into the cache, for scripts of your own"
+    )
+    for known in BUILT.values():
+        state = "built" if known.built else f"msam data {known.name}"
+        sources = "\n".join(f"{package.client}: {package.name}" for package in known.packages)
+        table.add_row(known.name, known.contents, state, sources, "\n".join(package.licence for package in known.packages))
+    console.print(table)
+    for known in BUILT.values():
+        console.print(f"{known.name}: {known.title}. Load it with {known.loader}.", highlight=False)
+
+
+def _build(name: str, source: Path | None, console: Console) -> None:
+    known = find_built(name)
+    there = known.built
+    if not there:
+        with build_progress(console) as progress:
+            known.build(source=source, progress=progress)
+    state = "is there already" if there else "built"
+    lines = [f"{name} {state}: {known.path} ({known.path.stat().st_size / 1e6:.1f} MB), {known.contents}"]
+    verified = "" if there else ", sha256 verified"
+    lines += [f"  {package.name} {package.version}{verified}: {package.licence}" for package in known.packages]
+    lines += [f"  licences in {known.licence}", f"  load it with {known.loader}"]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def _run(plan: Plan, console: Console) -> Findings:

@@ -44,4 +44,4 @@ def _dispatch(options: object, command: str, console: Console) -> None:
         case Report():
             commands.report(options, console)
         case Data():
-            commands.list_data(console)
+            commands.data(options, console)

