@@ -79,6 +79,11 @@ class Records:
         """Radius -> mean."""
         return {rho: self.mean(replace(run, rho=rho), key) for rho in self.radii(run)}
 
+    def factors(self, matched: bool) -> list[float]:
+        """List the factors of rescaling that every method has at the radius chosen before, ascending."""
+        tried = sorted({run.factor for run in self.rows if run.factor != 1})
+        return [a for a in tried if all(self.has(replace(b, factor=a, matched=matched)) for b in self.best.values())]
+
     def _seeds(self, run: Run) -> list[int]:
         return self.seeds if run.factor == 1 else self.few
 
@@ -221,19 +226,17 @@ def sum_lines(found: Records) -> list[str]:
 
 def rescaling_table(found: Records, matched: bool) -> list[str]:
     """Accuracy after rescaling: at the radius chosen before, and at the best on validation."""
-    factors = sorted({run.factor for run in found.rows if run.factor != 1})
+    factors = found.factors(matched)
     lines = []
-    for method, best in found.best.items():
+    for method, best in found.best.items() if factors else ():
         cells = [NAMES[method], percent(fmean(found.values(best, seeds=found.few)))]
         for factor in factors:
             run = replace(best, factor=factor, matched=matched)
-            if not found.has(run):
-                return []
             own = choose(found.rows, method, found.few, run)
             cells += [f"{percent(found.mean(run))}, {percent(found.mean(own))} at {own.rho:g}"]
             cells += [points(found.difference(run, best))] if factor == factors[-1] else []
         lines.append(cells)
-    return table(["method", "a = 1", *(f"a = {factor:g}" for factor in factors), "largest a to a = 1"], lines)
+    return table(["method", "a = 1", *(f"a = {factor:g}" for factor in factors), "largest a to a = 1"], lines) if lines else []
 
 
 def vacuous(found: Records) -> list[str]:
@@ -274,11 +277,10 @@ def print_report(found: Records, images: Path) -> None:
 
 def rescaling_curves(found: Records) -> dict[bool, dict[str, dict[float, float]]]:
     """Whether rates are matched -> method -> factor -> accuracy at the radius chosen before."""
-    factors = sorted({run.factor for run in found.rows})
     curves: dict[bool, dict[str, dict[float, float]]] = {False: {}, True: {}}
     for matched, of in curves.items():
         for method, best in found.best.items():
-            runs = {a: replace(best, factor=a, matched=matched and a != 1) for a in factors}
+            runs = {a: replace(best, factor=a, matched=matched and a != 1) for a in (1.0, *found.factors(matched))}
             of[NAMES[method]] = {
                 a: fmean(found.values(r, seeds=found.few)) for a, r in runs.items() if found.few and found.has(r)
             }

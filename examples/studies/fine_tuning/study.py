@@ -176,9 +176,9 @@ class Study:
                 yield from (replace(best, rho=rho, seed=seed, reduction="sum") for seed in self.plan.seeds)
 
     def _plan_rescaled(self) -> Iterable[Run]:
-        for method in METHODS:
-            best = self._best(method)
-            for factor in self.plan.factors:
+        for factor in sorted(self.plan.factors, reverse=True):  # A study that is cut short has the largest.
+            for method in METHODS:
+                best = self._best(method)
                 for matched in (False, True):
                     for rho in self.plan.radii_of(method):
                         like = replace(best, rho=rho, factor=factor, matched=matched)
