@@ -34,9 +34,7 @@ class Method:
 
     def radii_for(self, *, features: bool) -> tuple[float, ...]:
         """List what is tried: with linear encoders the best radii are larger."""
-        return self.radii + (
-            (2 * self.radii[-1], 5 * self.radii[-1]) if features and self.radii and not self.tunes_decay else ()
-        )
+        return self.radii + ((2 * self.radii[-1], 5 * self.radii[-1]) if features and self.radii else ())
 
 
 BALL = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

@@ -212,7 +212,7 @@ def main() -> None:
         page = out / "emoji.html"
         shown = {one.label: Shown(**records.shown[f"{one.method} {one.rho}"]) for one in summaries}
         write_page(page, shown, emoji, make_split(emoji, None, 0), summaries)
-        console.print(f"Page: {page}", highlight=False)
+        console.print(f"Page: {page}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
