@@ -147,3 +147,16 @@ class ModalityMaskedSAM(SharpnessAware):
             As `SharpnessAware.summary`, with ``contributions``.
         """
         return {**super().summary(), "contributions": self.contributions}
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        held = {"modalities": list(self._modalities), "shares": self.shares}
+        return {**state, "sharpness_aware": {**state["sharpness_aware"], "contributions": held}}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        held = state_dict["sharpness_aware"]["contributions"]
+        self._modalities = tuple(held["modalities"])
+        self.shares = held["shares"].clone() if held["shares"] is not None else None
