@@ -12,7 +12,7 @@ import formulas
 import msam
 from bases import BASES
 from msam.optim import SharpnessAware
-from msam.optim.schedule import WhenSteep
+from msam.optim.engine.schedule import WhenSteep
 
 
 @dataclass(frozen=True)

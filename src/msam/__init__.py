@@ -7,63 +7,25 @@ Three lines change a training loop::
     loss = optimizer.step(closure)
 """
 
-from msam import combine, contribution, fusion, geometry, optim
+from msam import combine, contribution, errors, fusion, geometry, optim
 from msam._version import __version__
 from msam.contribution import contribution_shares, shapley_values
 from msam.diagnosis import ContributionMonitor, Diagnosis, diagnose
-from msam.optim import (
-    AESAM,
-    ASAM,
-    GSAM,
-    SAM,
-    WSAM,
-    AdaptiveMongeSAM,
-    EngineOptions,
-    FisherSAM,
-    FriendlySAM,
-    LookSAM,
-    ModalityAwareSAM,
-    ModalityMaskedSAM,
-    MomentumSAM,
-    MongeSAM,
-    MultimodalClosure,
-    SharpnessAware,
-    UnnormalisedSAM,
-    create_method,
-    find_rho,
-    list_methods,
-)
+from msam.optim import *
+from msam.optim import __all__ as _optim
 
 __all__ = [
-    "AESAM",
-    "ASAM",
-    "GSAM",
-    "SAM",
-    "WSAM",
-    "AdaptiveMongeSAM",
     "ContributionMonitor",
     "Diagnosis",
-    "EngineOptions",
-    "FisherSAM",
-    "FriendlySAM",
-    "LookSAM",
-    "ModalityAwareSAM",
-    "ModalityMaskedSAM",
-    "MomentumSAM",
-    "MongeSAM",
-    "MultimodalClosure",
-    "SharpnessAware",
-    "UnnormalisedSAM",
     "__version__",
     "combine",
     "contribution",
     "contribution_shares",
-    "create_method",
     "diagnose",
-    "find_rho",
+    "errors",
     "fusion",
     "geometry",
-    "list_methods",
     "optim",
     "shapley_values",
 ]
+__all__ += _optim

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import msam
 from cases import sgd
 from msam.geometry.vectors import global_dot
-from msam.optim.schedule import WhenSteep
+from msam.optim.engine.schedule import WhenSteep
 from problems import Problem, all_same_bits
 
 

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 import msam
 from msam.combine import LookReuse
 from msam.geometry import Fisher
-from msam.optim.schedule import WhenSteep
+from msam.optim.engine.schedule import WhenSteep
 
 # The authors add 1e-12 or 1e-16 to norms, and we do not: in float64 that is far below this.
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}

@@ -7,7 +7,7 @@ import torch
 
 from cases import CASES, sgd
 from msam.geometry import vectors
-from msam.optim.snapshot import Backup
+from msam.optim.engine.snapshot import Backup
 from problems import Problem, all_same_bits
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 import msam
 from msam import MultimodalClosure
 from msam.contribution import ContributionRule, TrainingMean, all_coalitions
-from msam.optim.from_batch import find_logits
+from msam.optim.problem.from_batch import find_logits
 
 IMAGE, PAD, CLASSES = 7, 0, 3
 MODALITIES = {"image": ["pixel_values"], "text": ["input_ids", "attention_mask"]}

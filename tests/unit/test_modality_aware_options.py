@@ -20,7 +20,7 @@ from msam.contribution import (
     shapley_matrix,
     true_class_probability,
 )
-from msam.optim.schedule import WhenSteep
+from msam.optim.engine.schedule import WhenSteep
 
 SIZES = {"a": 3, "b": 2, "c": 4}
 NAMES = tuple(SIZES)

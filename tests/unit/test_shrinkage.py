@@ -12,7 +12,7 @@ import msam
 from cases import sgd
 from msam.geometry import AdaptiveMonge, Monge
 from msam.optim import ShrinkageWarning
-from msam.optim.shrinkage import REMEMBERED
+from msam.optim.engine.shrinkage import REMEMBERED
 from msam.training import Recipe, run_training
 from problems import Problem, all_same_bits, same_content
 from tasks import small_task

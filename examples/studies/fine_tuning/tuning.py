@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 import msam
-from msam.optim.engine import SharpnessAware
-from msam.optim.shrinkage import ShrinkageWarning
+from msam.optim.engine.sharpness_aware import SharpnessAware
+from msam.optim.engine.shrinkage import ShrinkageWarning
 
 EPOCHS = 24
 

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Generator
 
-from msam.optim.closure import MultimodalClosure
+from msam.optim.problem.closure import MultimodalClosure
 
 
 class BalanceHook(Protocol):

@@ -6,7 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from msam.contribution import mask_inputs
-from msam.optim.closure import MultimodalClosure
+from msam.errors import InvalidValueError
+from msam.optim.problem.closure import MultimodalClosure
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class JointUnimodal:
         weight: Of the unimodal losses, >= 0; usual values are 0.3 to 1.
 
     Raises:
-        ValueError: If the weight is negative or not finite.
+        InvalidValueError: If the weight is negative or not finite.
 
     Cost: M more forward-backward passes per evaluation of the loss.
 
@@ -30,7 +31,7 @@ class JointUnimodal:
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight must be finite and >= 0, found {self.weight}; use 0 for the joint loss alone")
+            raise InvalidValueError(f"weight must be finite and >= 0, found {self.weight}; use 0 for the joint loss alone")
 
     def prepare_(self, closure: MultimodalClosure, generator: Generator) -> None:  # noqa: ARG002
         """Add the unimodal losses to a batch's penalties.

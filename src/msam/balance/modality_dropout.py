@@ -6,7 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from msam.contribution import Baseline, find_baseline
-from msam.optim.closure import MultimodalClosure
+from msam.errors import InvalidValueError
+from msam.optim.problem.closure import MultimodalClosure
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ModalityDropout:
         baseline: What stands in for a dropped modality.
 
     Raises:
-        ValueError: If the probability is out of its range.
+        InvalidValueError: If the probability is out of its range.
 
     Cost: none beyond the masks.
 
@@ -36,7 +37,7 @@ class ModalityDropout:
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability < 1:
-            raise ValueError(f"probability must be in [0, 1), found {self.probability}; use 0 to drop nothing")
+            raise InvalidValueError(f"probability must be in [0, 1), found {self.probability}; use 0 to drop nothing")
 
     def prepare_(self, closure: MultimodalClosure, generator: Generator) -> None:
         """Mask a batch's inputs.

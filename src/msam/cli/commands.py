@@ -14,6 +14,7 @@ from msam.compare import DEFAULT, RECIPES, Findings, Grid, Plan, find_out
 from msam.compare.recipes import find_recipe
 from msam.compare.records import read_lines, settings_digest
 from msam.data import BUILT, CATALOG, find_built
+from msam.errors import InvalidValueError
 from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
 
 
@@ -26,7 +27,7 @@ def compare(options: Compare, command: str, console: Console) -> None:
         console: Where to print.
 
     Raises:
-        ValueError: If an option is out of its range.
+        InvalidValueError: If an option is out of its range.
     """
     from msam.report import print_report, write_page
 
@@ -51,7 +52,7 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
         console: Where to print.
 
     Raises:
-        ValueError: If an option is out of its range.
+        InvalidValueError: If an option is out of its range.
     """
     from msam.diagnosis.trained import diagnose_task
     from msam.report.diagnosis import print_diagnosis, print_model_diagnosis
@@ -77,14 +78,14 @@ def report(options: Report, console: Console) -> None:
         console: Where to print.
 
     Raises:
-        ValueError: If the folder holds no finished comparison.
+        InvalidValueError: If the folder holds no finished comparison.
     """
     from msam.report import print_report, write_page
 
     comparison, records = options.folder / "comparison.json", options.folder / "records.jsonl"
     for path in (comparison, records):
         if not path.exists():
-            raise ValueError(
+            raise InvalidValueError(
                 f"a report needs a finished comparison's folder, found no {path.name} in {str(options.folder)!r}; "
                 "give `msam compare` the same --out to finish it"
             )
@@ -102,12 +103,14 @@ def data(options: Data, console: Console) -> None:
         console: Where to print.
 
     Raises:
-        ValueError: If the name is unknown, a source is given without a name, or the set cannot be built.
+        InvalidValueError: If the name is unknown, a source is given without a name, or the set cannot be built.
     """
     if options.name:
         _build(options.name, options.source, console)
     elif options.source is not None:
-        raise ValueError(f"--source needs the name of the set to build, one of {list(BUILT)}, found none; give it after `data`")
+        raise InvalidValueError(
+            f"--source needs the name of the set to build, one of {list(BUILT)}, found none; give it after `data`"
+        )
     else:
         _list_data(console)
 
@@ -172,14 +175,16 @@ def _source(task: str, data: TaskOptions) -> TaskSource:
     changed = [field.name for field in fields(data) if getattr(data, field.name) != getattr(default, field.name)]
     if changed:
         option = "--" + changed[0].replace("_", "-")
-        raise ValueError(f"a task file decides on its own data, found {option} beside {task!r}; set it in the file instead")
+        raise InvalidValueError(
+            f"a task file decides on its own data, found {option} beside {task!r}; set it in the file instead"
+        )
     return find_task_file(task)
 
 
 def _names(option: str, text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
-        raise ValueError(f"{option} must be comma-separated names, found {text!r}")
+        raise InvalidValueError(f"{option} must be comma-separated names, found {text!r}")
     return names
 
 
@@ -187,7 +192,7 @@ def _radii(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(radius) for radius in text.split(",") if radius.strip())
     except ValueError:
-        raise ValueError(f"rho must be comma-separated numbers >= 0, such as 0.1,0.3, found {text!r}") from None
+        raise InvalidValueError(f"rho must be comma-separated numbers >= 0, such as 0.1,0.3, found {text!r}") from None
 
 
 def _jobs(jobs: int) -> int:

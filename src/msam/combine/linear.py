@@ -6,6 +6,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.combine.base import LinearCombination
+from msam.errors import InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Blend(LinearCombination):
         plain: a, in [0, 1).
 
     Raises:
-        ValueError: If it is out of its range.
+        InvalidValueError: If it is out of its range.
 
     Example:
         >>> Blend(0.25).weights(None)
@@ -37,7 +38,7 @@ class Blend(LinearCombination):
 
     def __post_init__(self) -> None:
         if not 0 <= self.plain < 1:
-            raise ValueError(f"plain must be in [0, 1), found {self.plain}; 0 drops the gradient at theta, as SAM does")
+            raise InvalidValueError(f"plain must be in [0, 1), found {self.plain}; 0 drops the gradient at theta, as SAM does")
 
     @override
     def weights(self, share: Tensor | None) -> tuple[float, float]:

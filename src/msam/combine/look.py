@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.combine.base import Combination
+from msam.errors import InvalidValueError
 from msam.geometry.memory import Memory
 from msam.geometry.vectors import global_dot, global_norm, inverse_norm
 
@@ -23,7 +24,7 @@ class LookReuse(Combination):
         alpha: Length of the reused part relative to g, >= 0. Default 0.7, the paper's for vision transformers.
 
     Raises:
-        ValueError: If alpha is negative or not finite.
+        InvalidValueError: If alpha is negative or not finite.
 
     Source: Liu et al. (LookSAM), arXiv 2203.02714, Algorithm 1, with norms over all parameters.
     """
@@ -34,7 +35,7 @@ class LookReuse(Combination):
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha must be finite and >= 0, found {self.alpha}; the default is 0.7")
+            raise InvalidValueError(f"alpha must be finite and >= 0, found {self.alpha}; the default is 0.7")
 
     @override
     def merge_(

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.combine.base import Combination
+from msam.errors import InvalidValueError
 from msam.geometry.memory import Memory
 from msam.geometry.vectors import global_dot, global_norm
 
@@ -23,7 +24,7 @@ class SurrogateGap(Combination):
         alpha: Weight of the orthogonal part, >= 0. Default 0.4; 0 is SAM.
 
     Raises:
-        ValueError: If alpha is negative or not finite.
+        InvalidValueError: If alpha is negative or not finite.
 
     Source: Zhuang et al. (GSAM), arXiv 2203.08065, Algorithm 1.
     """
@@ -33,7 +34,7 @@ class SurrogateGap(Combination):
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha must be finite and >= 0, found {self.alpha}; use alpha=0 for SAM")
+            raise InvalidValueError(f"alpha must be finite and >= 0, found {self.alpha}; use alpha=0 for SAM")
 
     @override
     def merge_(

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.combine.base import Combination
+from msam.errors import InvalidValueError
 from msam.geometry.memory import Memory
 
 
@@ -23,7 +24,7 @@ class WeightedSharpness(Combination):
         decouple: False hands ``(1 - kappa) g + kappa g_s`` to the base optimizer instead.
 
     Raises:
-        ValueError: If gamma is out of its range.
+        InvalidValueError: If gamma is out of its range.
 
     Source: Yue et al. (WSAM), arXiv 2305.15817, Algorithms 1 and 2.
     """
@@ -34,7 +35,7 @@ class WeightedSharpness(Combination):
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma < 1:
-            raise ValueError(f"gamma must be in [0, 1), found {self.gamma}; the paper's value is 0.9")
+            raise InvalidValueError(f"gamma must be in [0, 1), found {self.gamma}; the paper's value is 0.9")
 
     @property
     def kappa(self) -> float:

@@ -11,6 +11,7 @@ from msam.compare.recipes import find_recipe
 from msam.compare.records import Record
 from msam.compare.refine import at_edge, best_strength
 from msam.compare.statistics import Interval, holm, mean_interval
+from msam.errors import InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
         The findings.
 
     Raises:
-        ValueError: If runs are missing.
+        InvalidValueError: If runs are missing.
     """
     modalities = comparison["task"]["modalities"]
     wanted = [record for record in records if record["seed"] < comparison["seeds"]]
@@ -174,7 +175,7 @@ def _choose(comparison: dict[str, Any], records: Sequence[Record], name: str) ->
     strength = best_strength(scores) if scores else None
     chosen = _by_seed([run for run in runs if run["strength"] == strength])
     if len(chosen) != comparison["seeds"]:
-        raise ValueError(
+        raise InvalidValueError(
             f"the records must hold {comparison['seeds']} seeds of {name!r}, found {len(chosen)}; "
             f"run the comparison again to complete them: {comparison['command']}"
         )

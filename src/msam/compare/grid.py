@@ -13,6 +13,7 @@ from joblib import Parallel, delayed
 from msam.compare.recipes import RHO, alone_recipe, find_recipe
 from msam.compare.records import Record, RunKey, make_record, settings_digest, write_json, write_lines
 from msam.compare.refine import ROUNDS, refined_strengths
+from msam.errors import InvalidValueError
 from msam.training import Recipe, run_training
 from msam.training.runtime import versions
 from msam.training.source import TaskSource, describe_source
@@ -42,7 +43,7 @@ class Plan:
     """What to compare.
 
     Raises:
-        ValueError: If a method is unknown, there are no seeds or jobs, or a radius is negative.
+        InvalidValueError: If a method is unknown, there are no seeds or jobs, or a radius is negative.
     """
 
     source: TaskSource
@@ -57,15 +58,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.methods:
-            raise ValueError("a comparison needs at least one method, found none")
+            raise InvalidValueError("a comparison needs at least one method, found none")
         for name in self.methods:
             find_recipe(name)
         for rule, number in (("seeds", self.seeds), ("jobs", self.jobs)):
             if number < 1:
-                raise ValueError(f"{rule} must be >= 1, found {number}")
+                raise InvalidValueError(f"{rule} must be >= 1, found {number}")
         for radius in self.rho:
             if not 0 <= radius < float("inf"):
-                raise ValueError(
+                raise InvalidValueError(
                     f"rho must be finite and >= 0, found {radius:g}; leave it out to search {list(RHO.coarse)} and refine"
                 )
 
@@ -117,7 +118,7 @@ class Grid:
         known = [recipe.name for recipe in alone]
         for recipe in self.plan.recipes():
             if recipe.present is not None and recipe.name not in known:
-                raise ValueError(f"methods of one modality alone are {known}, found {recipe.name!r}")
+                raise InvalidValueError(f"methods of one modality alone are {known}, found {recipe.name!r}")
         named = {recipe.name: recipe for recipe in (*self.plan.recipes(), *(alone if len(alone) > 1 else []))}
         self.recipes = list(named.values())
 
@@ -128,7 +129,7 @@ class Grid:
             The records of the plan.
 
         Raises:
-            ValueError: If the folder holds another comparison.
+            InvalidValueError: If the folder holds another comparison.
         """
         self._claim_folder()
         self.progress.start(self._total(), self._resume())
@@ -142,7 +143,7 @@ class Grid:
         if path.exists():
             held = json.loads(path.read_text(encoding="utf-8"))
             if held["digest"] != self.digest:
-                raise ValueError(
+                raise InvalidValueError(
                     f"{str(self.plan.out)!r} must hold one comparison, found another task or other versions in it "
                     f"({held['task']['name']}, {held['versions']}); choose another --out, or delete the folder"
                 )

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from msam.balance import JointUnimodal, ModalityDropout
 from msam.contribution.coalitions import LateFusionModel
+from msam.errors import InvalidValueError
 from msam.optim import ModalityAwareSAM, create_method
 from msam.optim.search import COARSE
 from msam.training import Recipe, Strength
@@ -29,7 +30,7 @@ def _wrap(base: Optimizer, model: nn.Module, strength: float | None, *, method: 
 def _wrap_blocks(base: Optimizer, model: nn.Module, strength: float | None, *, head: bool = True, **options: Any) -> Optimizer:
     """Modality-Aware SAM with eps on one modality's encoder, and the rest of the model if asked to."""
     if not isinstance(model, LateFusionModel):
-        raise ValueError(f"eps on a modality's block needs a model with encoders, found {type(model).__name__}")
+        raise InvalidValueError(f"eps on a modality's block needs a model with encoders, found {type(model).__name__}")
     encoded = {id(parameter) for encoder in model.encoders.values() for parameter in encoder.parameters()}
     shared = [parameter for parameter in model.parameters() if id(parameter) not in encoded] if head else []
     blocks = {name: [*encoder.parameters(), *shared] for name, encoder in model.encoders.items()}
@@ -132,7 +133,7 @@ def find_recipe(name: str) -> Recipe:
         The recipe.
 
     Raises:
-        ValueError: If the name is unknown.
+        InvalidValueError: If the name is unknown.
 
     Example:
         >>> find_recipe("sam").label
@@ -141,7 +142,7 @@ def find_recipe(name: str) -> Recipe:
     if name.startswith(_ALONE):
         return alone_recipe(name.removeprefix(_ALONE))
     if name not in RECIPES:
-        raise ValueError(f"methods must be of {list(RECIPES)}, found {name!r}")
+        raise InvalidValueError(f"methods must be of {list(RECIPES)}, found {name!r}")
     return RECIPES[name]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from msam.contribution.nested import first_leaf, map_nested, take_rows
+from msam.errors import InvalidValueError
 
 Encoder = Callable[[Any], Tensor]
 
@@ -77,7 +78,7 @@ class TrainingMean(Baseline):
         means: Modality name -> the mean of one sample, without the batch axis; tensors or nested structures.
 
     Raises:
-        ValueError: Later, if a modality has no mean, or a mean has not the shape of a sample.
+        InvalidValueError: Later, if a modality has no mean, or a mean has not the shape of a sample.
 
     Example:
         >>> baseline = TrainingMean.fit([{"image": torch.tensor([[1.0], [3.0]])}, {"image": torch.tensor([[5.0]])}])
@@ -101,7 +102,7 @@ class TrainingMean(Baseline):
             The baseline.
 
         Raises:
-            ValueError: If there is no sample, or a tensor is not of floating point.
+            InvalidValueError: If there is no sample, or a tensor is not of floating point.
         """
         sums: dict[str, Any] = {}
         samples: dict[str, int] = {}
@@ -111,13 +112,17 @@ class TrainingMean(Baseline):
                 sums[name] = map_nested(torch.add, sums[name], total) if name in sums else total
                 samples[name] = samples.get(name, 0) + len(first_leaf(value))
         if not samples or not all(samples.values()):
-            raise ValueError(f"a mean needs at least one sample of each modality, found {samples}; give batches of inputs")
+            raise InvalidValueError(
+                f"a mean needs at least one sample of each modality, found {samples}; give batches of inputs"
+            )
         return cls({name: map_nested(partial(torch.div, other=samples[name]), total) for name, total in sums.items()})
 
     @override
     def absent(self, name: str, value: Any) -> Any:
         if name not in self.means:
-            raise ValueError(f"the baseline needs a mean of every modality, found none of {name!r}; it has {list(self.means)}")
+            raise InvalidValueError(
+                f"the baseline needs a mean of every modality, found none of {name!r}; it has {list(self.means)}"
+            )
         return map_nested(_repeat, value, self.means[name])
 
 
@@ -143,19 +148,25 @@ class LearnedToken(nn.Module, Baseline):
     @override
     def absent(self, name: str, value: Any) -> Any:
         if name not in self.tokens:
-            raise ValueError(f"the baseline needs a token of each modality, found none of {name!r}; it has {list(self.tokens)}")
+            raise InvalidValueError(
+                f"the baseline needs a token of each modality, found none of {name!r}; it has {list(self.tokens)}"
+            )
         return map_nested(_repeat, value, self.tokens[name])
 
 
 def _sum_samples(leaf: Tensor) -> Tensor:
     if not leaf.is_floating_point():
-        raise ValueError(f"a mean needs inputs of floating point, found {leaf.dtype}; use another baseline for such inputs")
+        raise InvalidValueError(
+            f"a mean needs inputs of floating point, found {leaf.dtype}; use another baseline for such inputs"
+        )
     return leaf.double().sum(0)
 
 
 def _repeat(leaf: Tensor, sample: Tensor) -> Tensor:
     if leaf.shape[1:] != sample.shape:
-        raise ValueError(f"a stand-in must have the shape of one sample, {tuple(leaf.shape[1:])}, found {tuple(sample.shape)}")
+        raise InvalidValueError(
+            f"a stand-in must have the shape of one sample, {tuple(leaf.shape[1:])}, found {tuple(sample.shape)}"
+        )
     return sample.to(leaf).expand_as(leaf)
 
 
@@ -173,7 +184,7 @@ def find_baseline(baseline: Baseline | str) -> Baseline:
         The baseline.
 
     Raises:
-        ValueError: If the name is unknown.
+        InvalidValueError: If the name is unknown.
 
     Example:
         >>> type(find_baseline("zeros")).__name__
@@ -182,5 +193,7 @@ def find_baseline(baseline: Baseline | str) -> Baseline:
     if not isinstance(baseline, str):
         return baseline
     if baseline not in BASELINES:
-        raise ValueError(f"baseline must be one of {list(BASELINES)} or a Baseline such as TrainingMean, found {baseline!r}")
+        raise InvalidValueError(
+            f"baseline must be one of {list(BASELINES)} or a Baseline such as TrainingMean, found {baseline!r}"
+        )
     return BASELINES[baseline]()

@@ -11,6 +11,7 @@ from msam.contribution.baselines import Baseline, Zeros
 from msam.contribution.nested import choose_rows
 from msam.contribution.shapley import Coalition, all_coalitions
 from msam.contribution.values import ValueFunction
+from msam.errors import InvalidValueError
 
 Inputs = Mapping[str, Any]
 """Modality name -> tensor, or a nested structure (mappings, lists, tuples) of tensors; first axis: the sample."""
@@ -184,12 +185,12 @@ def coalition_values(outputs: Tensor, target: Tensor, value: ValueFunction) -> T
         Shape ``(K, B)``.
 
     Raises:
-        ValueError: If the value function does not return one number per sample.
+        InvalidValueError: If the value function does not return one number per sample.
     """
     count, batch = outputs.shape[:2]
     per_sample = value(outputs.flatten(0, 1), target.repeat(count, *[1] * (target.ndim - 1)))
     if per_sample.shape != (count * batch,):
-        raise ValueError(
+        raise InvalidValueError(
             f"value(output, target) must return one number per sample, shape ({count * batch},), "
             f"found {tuple(per_sample.shape)}; do not average inside it"
         )

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from msam.errors import InvalidValueError
+
 
 def map_nested(function: Callable[..., Tensor], value: Any, *others: Any) -> Any:
     """Apply a function to every tensor of a nested structure.
@@ -18,7 +20,7 @@ def map_nested(function: Callable[..., Tensor], value: Any, *others: Any) -> Any
         The same structure; the arguments are untouched.
 
     Raises:
-        ValueError: If a leaf is not a tensor.
+        InvalidValueError: If a leaf is not a tensor.
     """
     if isinstance(value, Tensor):
         return function(value, *others)
@@ -26,7 +28,7 @@ def map_nested(function: Callable[..., Tensor], value: Any, *others: Any) -> Any
         return {key: map_nested(function, item, *(other[key] for other in others)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return rebuild_sequence(value, (map_nested(function, *items) for items in zip(value, *others, strict=True)))
-    raise ValueError(
+    raise InvalidValueError(
         f"an input must be a tensor or a mapping, list or tuple of tensors, found {type(value).__name__}; "
         "convert it to a tensor, or bind it in `forward`"
     )
@@ -69,7 +71,7 @@ def list_leaves(value: Any) -> list[Tensor]:
         The tensors, in order.
 
     Raises:
-        ValueError: If a leaf is not a tensor.
+        InvalidValueError: If a leaf is not a tensor.
     """
     leaves: list[Tensor] = []
 

@@ -11,6 +11,7 @@ from msam.contribution.coalitions import coalition_values
 from msam.contribution.sampling import SampledShapley
 from msam.contribution.shapley import Coalition, NegativeRule, all_coalitions, normalise_shares, shapley_matrix
 from msam.contribution.values import MonoModalResponse, Value, find_value
+from msam.errors import InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ContributionRule:
         pairs: Antithetic pairs of sampled orders, >= 2; each visits up to ``2 M - 1`` coalitions.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Example:
         >>> rule = ContributionRule()
@@ -58,7 +59,7 @@ class ContributionRule:
     def __post_init__(self) -> None:
         normalise_shares(torch.ones(1), self.negative)
         if self.exact_up_to < 1 or self.pairs < 2:
-            raise ValueError(f"exact_up_to must be >= 1 and pairs >= 2, found {self.exact_up_to} and {self.pairs}")
+            raise InvalidValueError(f"exact_up_to must be >= 1 and pairs >= 2, found {self.exact_up_to} and {self.pairs}")
         object.__setattr__(self, "_function", find_value(self.value))
 
     def plan(self, modalities: tuple[str, ...], seed: int = 0) -> Plan:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from msam.contribution.shapley import Coalition
+from msam.errors import InvalidValueError
 
 
 def sample_orders(players: int, pairs: int, generator: torch.Generator) -> list[tuple[int, ...]]:
@@ -20,7 +21,7 @@ def sample_orders(players: int, pairs: int, generator: torch.Generator) -> list[
         ``2 P`` orders, each a permutation of ``0 ... M - 1``.
 
     Raises:
-        ValueError: If `players` or `pairs` is less than 1.
+        InvalidValueError: If `players` or `pairs` is less than 1.
 
     Example:
         >>> first, second = sample_orders(4, 1, torch.Generator().manual_seed(0))
@@ -28,7 +29,7 @@ def sample_orders(players: int, pairs: int, generator: torch.Generator) -> list[
         ([0, 1, 2, 3], True)
     """
     if players < 1 or pairs < 1:
-        raise ValueError(f"players and pairs must be >= 1, found {players} and {pairs}; name a modality and draw a pair")
+        raise InvalidValueError(f"players and pairs must be >= 1, found {players} and {pairs}; name a modality and draw a pair")
     drawn = [tuple(torch.randperm(players, generator=generator).tolist()) for _ in range(pairs)]
     return [order for first in drawn for order in (first, first[::-1])]
 
@@ -49,7 +50,7 @@ class SampledShapley:
         seed: Of the orders, which are drawn from a generator of their own.
 
     Raises:
-        ValueError: If there is no modality, a name comes twice, or there is no pair.
+        InvalidValueError: If there is no modality, a name comes twice, or there is no pair.
 
     Cost: at most ``2 P (M - 1) + 1`` coalitions to evaluate, against ``2^M - 1`` for exact values.
 
@@ -81,7 +82,7 @@ class SampledShapley:
         self.pairs = pairs
         self.seed = seed
         if len(set(self.modalities)) < len(self.modalities):
-            raise ValueError(f"each modality must be named once, found {list(self.modalities)}; rename or drop one")
+            raise InvalidValueError(f"each modality must be named once, found {list(self.modalities)}; rename or drop one")
         orders = sample_orders(len(self.modalities), pairs, torch.Generator().manual_seed(seed))
         self.orders = tuple(tuple(self.modalities[player] for player in order) for order in orders)
         prefixes = {frozenset(order[:place]) for order in orders for place in range(1, len(order) + 1)}
@@ -111,7 +112,7 @@ class SampledShapley:
             Shape ``(M,)`` or ``(M, ...)``, in the dtype and on the device of the values; differentiable.
 
         Raises:
-            ValueError: If there is not one value per coalition, or the values are integers.
+            InvalidValueError: If there is not one value per coalition, or the values are integers.
 
         Cost: one product with a matrix ``(M, K)``.
         """
@@ -139,12 +140,13 @@ class SampledShapley:
             Shape ``(M,)`` or ``(M, ...)``.
 
         Raises:
-            ValueError: If there are fewer than two pairs, there is not one value per coalition, or the values are integers.
+            InvalidValueError: If there are fewer than two pairs, there is not one value per coalition, or the values are
+                integers.
 
         Cost: ``4 P M`` look-ups per column of values.
         """
         if self.pairs < 2:
-            raise ValueError(f"a standard error needs pairs >= 2, found {self.pairs}; one pair has no spread, draw more")
+            raise InvalidValueError(f"a standard error needs pairs >= 2, found {self.pairs}; one pair has no spread, draw more")
         self._check(values)
         known = torch.cat([torch.zeros_like(values[:1]), values])
         gains = known[self._after.to(values.device)] - known[self._before.to(values.device)]
@@ -154,7 +156,7 @@ class SampledShapley:
 
     def _check(self, values: Tensor) -> None:
         if values.ndim == 0 or len(values) != len(self.coalitions) or not values.is_floating_point():
-            raise ValueError(
+            raise InvalidValueError(
                 f"values must hold one floating-point number (or row) for each of the {len(self.coalitions)} coalitions, "
                 f"found shape {tuple(values.shape)} of {values.dtype}; evaluate `coalitions` in their order"
             )

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from msam.errors import InvalidValueError
+
 Coalition = frozenset[str]
 
 
@@ -43,7 +45,7 @@ def shapley_values(table: Mapping[Coalition, float]) -> dict[str, float]:
         Modality name -> Shapley value, in the order in which the names first appear in the table.
 
     Raises:
-        ValueError: If the table is empty, or a coalition is missing from it.
+        InvalidValueError: If the table is empty, or a coalition is missing from it.
 
     Cost: ``M 2^(M-1)`` additions; nothing of the network is touched.
 
@@ -56,11 +58,13 @@ def shapley_values(table: Mapping[Coalition, float]) -> dict[str, float]:
     """
     names = tuple(dict.fromkeys(name for coalition in table for name in sorted(coalition)))
     if not names:
-        raise ValueError("the table must hold at least one non-empty coalition, found none; give one value per coalition")
+        raise InvalidValueError(
+            "the table must hold at least one non-empty coalition, found none; give one value per coalition"
+        )
     values = {frozenset(): 0.0, **table}
     missing = [sorted(coalition) for coalition in all_coalitions(names) if coalition not in values]
     if missing:
-        raise ValueError(
+        raise InvalidValueError(
             f"the table must hold all {2 ** len(names) - 1} non-empty coalitions of {list(names)}, "
             f"found {len(missing)} missing, first {missing[0]}; add their values"
         )
@@ -123,7 +127,7 @@ def normalise_shares(contributions: Tensor, negative: NegativeRule = "zero") -> 
         The same shape, each row non-negative and summing to 1.
 
     Raises:
-        ValueError: If the rule is unknown.
+        InvalidValueError: If the rule is unknown.
 
     Source: arXiv 2510.24919, Eq. 20. The paper does not say what becomes of negative contributions; these are our rules.
 
@@ -136,7 +140,7 @@ def normalise_shares(contributions: Tensor, negative: NegativeRule = "zero") -> 
         tensor([0.5000, 0.5000])
     """
     if negative not in {"zero", "absolute"}:
-        raise ValueError(f"negative must be 'zero' or 'absolute', found {negative!r}")
+        raise InvalidValueError(f"negative must be 'zero' or 'absolute', found {negative!r}")
     counted = contributions.clamp_min(0) if negative == "zero" else contributions.abs()
     total = counted.sum(-1, keepdim=True)
     # The inner choice keeps the division's gradient finite where nothing counts.

@@ -7,6 +7,8 @@ from math import log
 import torch
 from torch import Tensor
 
+from msam.errors import InvalidValueError
+
 ValueFunction = Callable[[Tensor, Tensor], Tensor]
 """``value(output, target)``: a value per sample, shape ``(B,)``; non-negative, and 0 for "knows nothing"."""
 
@@ -22,7 +24,7 @@ def true_class_probability(output: Tensor, target: Tensor) -> Tensor:
         Shape ``(B,)``, in [0, 1].
 
     Raises:
-        ValueError: If the output is not ``(B, C)`` or the target is not ``(B,)`` of integers: pass a value of your own
+        InvalidValueError: If the output is not ``(B, C)`` or the target is not ``(B,)`` of integers: pass a value of your own
             for regression or multi-label tasks.
 
     Source: the empty coalition's own probability is dropped (counted as 0), as in the code of AGM, arXiv 2308.07686,
@@ -48,7 +50,7 @@ def accuracy(output: Tensor, target: Tensor) -> Tensor:
         Shape ``(B,)``, 0 or 1.
 
     Raises:
-        ValueError: If the shapes are others.
+        InvalidValueError: If the shapes are others.
 
     Example:
         >>> accuracy(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([1, 0]))
@@ -69,7 +71,7 @@ def log_likelihood(output: Tensor, target: Tensor) -> Tensor:
         Shape ``(B,)``, at most ``log C``.
 
     Raises:
-        ValueError: If the shapes are others.
+        InvalidValueError: If the shapes are others.
 
     Example:
         >>> log_likelihood(torch.zeros(1, 4), torch.tensor([2]))
@@ -137,7 +139,7 @@ def find_value(value: Value | str) -> Value:
         The function.
 
     Raises:
-        ValueError: If the name is unknown.
+        InvalidValueError: If the name is unknown.
 
     Example:
         >>> find_value("accuracy").__name__
@@ -146,13 +148,13 @@ def find_value(value: Value | str) -> Value:
     if not isinstance(value, str):
         return value
     if value not in VALUES:
-        raise ValueError(f"value must be one of {list(VALUES)} or a function (output, target) -> (B,), found {value!r}")
+        raise InvalidValueError(f"value must be one of {list(VALUES)} or a function (output, target) -> (B,), found {value!r}")
     return VALUES[value]
 
 
 def _check_classes(what: str, output: Tensor, target: Tensor) -> None:
     if output.ndim != 2 or target.ndim != 1 or target.is_floating_point():
-        raise ValueError(
+        raise InvalidValueError(
             f"{what} needs logits of shape (B, C) and integer classes of shape (B,), found "
             f"output {tuple(output.shape)} and target {tuple(target.shape)} of {target.dtype}; "
             "pass value=..., a function (output, target) -> (B,), for other tasks"

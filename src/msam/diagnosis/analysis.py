@@ -15,7 +15,8 @@ from msam.diagnosis.features import Collector
 from msam.diagnosis.probes import best_probe_without, describe_probes, explain_problems, probe_correctness
 from msam.diagnosis.result import Diagnosis
 from msam.diagnosis.view import describe_view
-from msam.optim.snapshot import RandomState
+from msam.errors import InvalidValueError
+from msam.optim.engine.snapshot import RandomState
 
 MAXIMUM = 8
 """Modalities at most: all 2^M coalitions are evaluated."""
@@ -68,7 +69,7 @@ def diagnose(
         The diagnosis.
 
     Raises:
-        ValueError: If there are more than 8 modalities, or an argument is out of its range.
+        InvalidValueError: If there are more than 8 modalities, or an argument is out of its range.
 
     Cost: a forward pass per coalition, baseline and batch; for late fusion one pass of the encoders, and the head's. Memory:
     ``2 * 2^M`` numbers per sample and baseline, and the flattened inputs of both loaders with `probe_loader`. The
@@ -109,9 +110,9 @@ def diagnose(
 def _check(value: Value | str, missing: Sequence[float]) -> ValueFunction:
     function = find_value(value)
     if isinstance(function, MonoModalResponse):
-        raise ValueError("value must be worth something per coalition, found a MonoModalResponse; use 'probability'")
+        raise InvalidValueError("value must be worth something per coalition, found a MonoModalResponse; use 'probability'")
     if not missing or not all(0 <= fraction <= 1 for fraction in missing):
-        raise ValueError(f"missing must hold fractions in [0, 1], found {list(missing)}; such as (0.0, 0.5, 1.0)")
+        raise InvalidValueError(f"missing must hold fractions in [0, 1], found {list(missing)}; such as (0.0, 0.5, 1.0)")
     return function
 
 
@@ -123,9 +124,9 @@ def _choose_modalities(
         modalities = tuple(inputs)
     names = tuple(modalities)
     if isinstance(modalities, str) or not names or len(set(names)) < len(names):
-        raise ValueError(f"modalities must be names, each once, found {modalities!r}; such as ('image', 'audio')")
+        raise InvalidValueError(f"modalities must be names, each once, found {modalities!r}; such as ('image', 'audio')")
     if len(names) > MAXIMUM:
-        raise ValueError(
+        raise InvalidValueError(
             f"a diagnosis is exact and takes at most {MAXIMUM} modalities ({2**MAXIMUM} coalitions), found {len(names)}; name "
             f"up to {MAXIMUM} of them in `modalities`, the others then stay present"
         )
@@ -144,11 +145,13 @@ def _find_baselines(
     found: dict[str, Baseline] = {}
     notes = []
     if isinstance(baselines, str):
-        raise ValueError(f"baselines must be a sequence of names or baselines, found {baselines!r}; write ({baselines!r},)")
+        raise InvalidValueError(
+            f"baselines must be a sequence of names or baselines, found {baselines!r}; write ({baselines!r},)"
+        )
     for baseline in baselines:
         label = baseline if isinstance(baseline, str) else type(baseline).__name__
         if label in found:
-            raise ValueError(f"each baseline must be named once, found {label!r} twice; drop one")
+            raise InvalidValueError(f"each baseline must be named once, found {label!r} twice; drop one")
         if label != "mean":
             found[label] = find_baseline(baseline)
             continue
@@ -160,7 +163,7 @@ def _find_baselines(
             source = "the training data" if fitted else "the evaluated data themselves, as there is no probe_loader"
             notes.append(f"The baseline 'mean' is the mean over {source}.")
     if not found:
-        raise ValueError(
+        raise InvalidValueError(
             f"a diagnosis needs at least one baseline, found none that can be used in {list(baselines)}; use 'zeros'"
         )
     return found, notes

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from msam.contribution import TrainingMean
 from msam.contribution.nested import first_leaf, map_nested
+from msam.errors import InvalidValueError
 
 Pair = tuple[Mapping[str, Any], Tensor]
 """Inputs (modality name -> tensor or nested structure, first axis the sample) and the target."""
@@ -47,25 +48,25 @@ def read_batches(batches: Iterable[Pair], device: torch.device | None, modalitie
         Inputs and target.
 
     Raises:
-        ValueError: If a batch is not such a pair or lacks a modality, or there is no batch.
+        InvalidValueError: If a batch is not such a pair or lacks a modality, or there is no batch.
     """
     found = False
     for batch in batches:
         if not (isinstance(batch, Sequence) and len(batch) == 2 and isinstance(batch[0], Mapping) and batch[0]):
-            raise ValueError(
+            raise InvalidValueError(
                 f"a loader must yield pairs (inputs, target) with inputs a mapping of modality name -> input, found "
                 f"{type(batch).__name__}; wrap it: [({{'image': x, 'audio': z}}, y) for x, z, y in loader]"
             )
         found = True
         absent = [name for name in modalities if name not in batch[0]]
         if absent:
-            raise ValueError(
+            raise InvalidValueError(
                 f"every modality must be a key of the inputs, found no {absent[0]!r} in {list(batch[0])}; name one of them"
             )
         inputs = {name: map_nested(lambda leaf: leaf.to(device), value) for name, value in batch[0].items()}
         yield inputs, torch.as_tensor(batch[1]).to(device)
     if not found:
-        raise ValueError("a loader must yield at least one batch, found none; an iterator can be read only once")
+        raise InvalidValueError("a loader must yield at least one batch, found none; an iterator can be read only once")
 
 
 def reorder_batch(inputs: Mapping[str, Any], target: Tensor, generator: torch.Generator) -> Pair:

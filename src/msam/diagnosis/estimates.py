@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from msam.errors import InvalidValueError
+
 Means = Mapping[str, Tensor]
 """Name of a group of columns -> their means over samples, shape ``(..., q)``."""
 
@@ -54,7 +56,7 @@ class Bootstrap:
         seed: Of the draws, from a generator of their own.
 
     Raises:
-        ValueError: If there are too few samples or resamples.
+        InvalidValueError: If there are too few samples or resamples.
 
     Cost: ``resamples * N`` random numbers, and as many multiplications per column.
 
@@ -71,9 +73,11 @@ class Bootstrap:
         table = torch.cat([column.double() for column in columns.values()], dim=1)
         sizes = [column.shape[1] for column in columns.values()]
         if len(table) < 2:
-            raise ValueError(f"intervals need at least 2 samples, found {len(table)}; give a loader with more")
+            raise InvalidValueError(f"intervals need at least 2 samples, found {len(table)}; give a loader with more")
         if resamples < 100:
-            raise ValueError(f"resamples must be >= 100, found {resamples}: fewer say nothing about the ends of an interval")
+            raise InvalidValueError(
+                f"resamples must be >= 100, found {resamples}: fewer say nothing about the ends of an interval"
+            )
         self.samples = len(table)
         self._whole = dict(zip(columns, table.mean(0).split(sizes), strict=True))
         self._drawn = dict(zip(columns, _resampled_means(table, resamples, seed).split(sizes, 1), strict=True))

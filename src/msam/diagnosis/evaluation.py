@@ -20,6 +20,7 @@ from msam.contribution.coalitions import (
 from msam.diagnosis.batches import Pair, count_samples, reorder_batch
 from msam.diagnosis.features import Collector
 from msam.diagnosis.game import every_coalition
+from msam.errors import InvalidValueError
 
 _COALITIONS_AT_ONCE = 32
 """A late-fusion head sees this many times the batch at most."""
@@ -61,7 +62,7 @@ def tabulate_samples(
         The tables, on the CPU, float64.
 
     Raises:
-        ValueError: If a value is not finite.
+        InvalidValueError: If a value is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, list[Tensor]] = {name: [] for name in baselines}
@@ -116,7 +117,7 @@ def _check_finite(tables: SampleTables) -> None:
     for name, values in tables.values.items():
         wrong = int((~torch.isfinite(values)).any(1).sum())
         if wrong:
-            raise ValueError(
+            raise InvalidValueError(
                 f"every value must be finite, found {wrong} of {len(values)} samples with one that is not, absent as {name!r}; "
                 "has training diverged, or can the value function be infinite?"
             )
@@ -139,7 +140,9 @@ class _Strangers:
 
     def notes(self) -> list[str]:
         if self.lonely == self.samples:
-            raise ValueError("the baseline 'shuffled' needs batches of at least 2 samples, found 1 in each; use larger batches")
+            raise InvalidValueError(
+                "the baseline 'shuffled' needs batches of at least 2 samples, found 1 in each; use larger batches"
+            )
         notes = []
         if self.lonely:
             notes.append(f"Under 'shuffled', {self.lonely} samples were alone in their batch and kept all their modalities.")

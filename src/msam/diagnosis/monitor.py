@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from msam.contribution import Baseline, ContributionRule, Value, find_baseline
 from msam.contribution.coalitions import Forward, Inputs, coalition_outputs, evaluation_mode
 from msam.contribution.nested import take_rows
-from msam.optim.snapshot import BufferSnapshot, RandomState
+from msam.errors import InvalidValueError
+from msam.optim.engine.snapshot import BufferSnapshot, RandomState
 
 Record = dict[str, Any]
 """``step``, ``contributions``, ``shares``, ``seconds``: builtins only."""
@@ -50,7 +51,7 @@ class ContributionMonitor:
             come twice; the later line counts.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Cost: per evaluation ``2^M - 1`` forward passes without gradient on the batch; for late fusion one pass of the encoders
     and that many of the head. Nothing but a count on all other calls. With M = 2 and interval 50, about 2 % of the time of
@@ -78,7 +79,9 @@ class ContributionMonitor:
         path: str | Path | None = None,
     ) -> None:
         if interval < 1 or (samples is not None and samples < 1):
-            raise ValueError(f"interval and samples must be >= 1, found {interval} and {samples}; leave samples out for all")
+            raise InvalidValueError(
+                f"interval and samples must be >= 1, found {interval} and {samples}; leave samples out for all"
+            )
         self.model = model
         self.interval = interval
         self.rule = ContributionRule(value)
@@ -108,10 +111,10 @@ class ContributionMonitor:
             The record, with None for numbers that are not finite; None if it was not this call's turn.
 
         Raises:
-            ValueError: If there is neither a model nor a `forward`.
+            InvalidValueError: If there is neither a model nor a `forward`.
         """
         if forward is None and self.model is None:
-            raise ValueError("a monitor needs something to evaluate, found neither model nor forward; give one of them")
+            raise InvalidValueError("a monitor needs something to evaluate, found neither model nor forward; give one of them")
         self.steps += 1
         if self.steps % self.interval:
             return None
@@ -170,11 +173,11 @@ class ContributionMonitor:
             state: Of `state_dict`.
 
         Raises:
-            ValueError: If a part is missing.
+            InvalidValueError: If a part is missing.
         """
         missing = {"steps", "records", "cost"} - set(state)
         if missing:
-            raise ValueError(
+            raise InvalidValueError(
                 f"a monitor's state must hold steps, records and cost, found no {sorted(missing)[0]!r} in {list(state)}"
             )
         self.steps = int(state["steps"])

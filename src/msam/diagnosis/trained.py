@@ -49,7 +49,7 @@ def diagnose_task(task: Task, recipe: Recipe, seed: int = 0) -> Diagnosis:
         The diagnosis; the same whenever it is repeated with the same versions.
 
     Raises:
-        ValueError: If the task has more than 8 modalities, or the model's outputs are not finite.
+        InvalidValueError: If the task has more than 8 modalities, or the model's outputs are not finite.
 
     Cost: one training run, then as `diagnose`.
     """

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.fusion.encoders import mlp_encoder
 
 
@@ -28,7 +29,8 @@ class TransformerFusion(nn.Module):
         dropout: In the transformer, in [0, 1). Default 0.
 
     Raises:
-        ValueError: If there is no modality, `heads` does not divide `width`, or `layers` or `dropout` is out of its range.
+        InvalidValueError: If there is no modality, `heads` does not divide `width`, or `layers` or `dropout` is out of its
+            range.
 
     Cost: ``O((1 + sum of T_m)^2 F)`` per sample and layer for attention, and ``O((1 + sum of T_m) F^2)`` for the rest.
 
@@ -94,7 +96,7 @@ class TransformerFusion(nn.Module):
 
     def _take_tokens(self, name: str, feature: Tensor) -> Tensor:
         if feature.ndim not in {2, 3} or feature.shape[-1] != self.width:
-            raise ValueError(
+            raise InvalidValueError(
                 f"each encoder must give tokens of shape (B, {self.width}) or (B, T, {self.width}), found "
                 f"{tuple(feature.shape)} for {name!r}; end it with a layer of this width"
             )
@@ -105,11 +107,13 @@ class TransformerFusion(nn.Module):
 
 def _check_arguments(modalities: int, width: int, heads: int, layers: int, dropout: float) -> None:
     if modalities < 1:
-        raise ValueError("encoders must name at least one modality, found none; pass a mapping such as {'image': encoder}")
+        raise InvalidValueError(
+            "encoders must name at least one modality, found none; pass a mapping such as {'image': encoder}"
+        )
     if heads < 1 or width < 1 or width % heads:
-        raise ValueError(f"heads must divide width, found heads={heads} and width={width}; choose a multiple as width")
+        raise InvalidValueError(f"heads must divide width, found heads={heads} and width={width}; choose a multiple as width")
     if layers < 1 or not 0 <= dropout < 1:
-        raise ValueError(f"layers must be >= 1 and dropout in [0, 1), found {layers} and {dropout}")
+        raise InvalidValueError(f"layers must be >= 1 and dropout in [0, 1), found {layers} and {dropout}")
 
 
 def transformer_fusion_mlp(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.fusion.encoders import mlp_encoder
 
 
@@ -21,13 +22,13 @@ class Maxout(nn.Module):
         pieces: Affine pieces per unit, >= 2.
 
     Raises:
-        ValueError: If there are fewer than two pieces.
+        InvalidValueError: If there are fewer than two pieces.
     """
 
     def __init__(self, sizes: Mapping[str, int], width: int, pieces: int = 2) -> None:
         super().__init__()
         if pieces < 2:
-            raise ValueError(f"pieces must be >= 2, found {pieces}: the maximum over one affine piece is linear")
+            raise InvalidValueError(f"pieces must be >= 2, found {pieces}: the maximum over one affine piece is linear")
         self.sizes = dict(sizes)
         self.affine = nn.Linear(sum(sizes.values()), width * pieces)
         self.pieces = pieces

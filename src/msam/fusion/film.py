@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.fusion.encoders import mlp_encoder
 
 
@@ -22,7 +23,8 @@ class FilmFusion(nn.Module):
         head: Module from ``(B, F)``, F that modality's, to the output.
 
     Raises:
-        ValueError: If there is one modality only, `features` names others than `encoders`, or `modulated` is none of them.
+        InvalidValueError: If there is one modality only, `features` names others than `encoders`, or `modulated` is none of
+            them.
 
     Source: Perez et al., "FiLM: Visual reasoning with a general conditioning layer", AAAI 2018, arXiv 1709.07871. Deviations:
     the paper modulates the channels of several convolutional blocks by one question; we modulate one vector, after its
@@ -39,7 +41,7 @@ class FilmFusion(nn.Module):
         super().__init__()
         _check_features(encoders, features)
         if modulated not in encoders or len(encoders) < 2:
-            raise ValueError(
+            raise InvalidValueError(
                 f"modulated must be one of at least two modalities, found {modulated!r} of {list(encoders)}; "
                 "name one of them, and another to modulate it by"
             )
@@ -89,7 +91,7 @@ class GatedFusion(nn.Module):
         head: Module from ``(B, sum of F_m)``, in the order of `encoders`, to the output.
 
     Raises:
-        ValueError: If there is no modality, or `features` names others than `encoders`.
+        InvalidValueError: If there is no modality, or `features` names others than `encoders`.
 
     Source: Arevalo et al., "Gated multimodal units for information fusion", 2017, arXiv 1702.01992. Deviations: the paper
     passes each feature through a layer with tanh and adds up the gated results, with gates z and 1 - z for two modalities;
@@ -180,7 +182,7 @@ def gated_fusion_mlp(sizes: Mapping[str, int], classes: int, *, width: int = 64,
 
 def _check_features(encoders: Mapping[str, nn.Module], features: Mapping[str, int]) -> None:
     if not encoders or set(encoders) != set(features):
-        raise ValueError(
+        raise InvalidValueError(
             f"features must give the feature size of each encoder, at least one, found sizes of {list(features)} "
             f"for encoders of {list(encoders)}; name the same modalities in both"
         )

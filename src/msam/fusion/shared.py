@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.fusion.encoders import mlp_encoder
 
 
@@ -22,7 +23,7 @@ class SharedTrunk(nn.Module):
         head: Module from ``(B, M F)``, in the order of `sizes`, to the output.
 
     Raises:
-        ValueError: If there is no modality.
+        InvalidValueError: If there is no modality.
 
     Source: our own, the simplest model whose modalities share weights; not taken from a paper.
 
@@ -36,7 +37,7 @@ class SharedTrunk(nn.Module):
     def __init__(self, sizes: Mapping[str, int], width: int, trunk: nn.Module, head: nn.Module) -> None:
         super().__init__()
         if not sizes:
-            raise ValueError("sizes must name at least one modality, found none; pass a mapping such as {'image': 64}")
+            raise InvalidValueError("sizes must name at least one modality, found none; pass a mapping such as {'image': 64}")
         self.adapters = nn.ModuleDict({name: nn.Linear(size, width) for name, size in sizes.items()})
         self.trunk = trunk
         self.head = head

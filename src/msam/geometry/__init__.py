@@ -1,5 +1,6 @@
 """Geometries: which perturbation solves the inner maximisation. Pure mathematics on tensors, no model."""
 
+from msam.errors import InvalidValueError
 from msam.geometry.adaptive import Adaptive, AdaptiveMonge, Fisher
 from msam.geometry.base import Geometry
 from msam.geometry.diagonal import DiagonalMetric
@@ -31,7 +32,7 @@ def find_geometry(geometry: Geometry | str) -> Geometry:
         The geometry; by name, with its defaults.
 
     Raises:
-        ValueError: If the name is unknown.
+        InvalidValueError: If the name is unknown.
 
     Example:
         >>> find_geometry("monge")
@@ -40,7 +41,7 @@ def find_geometry(geometry: Geometry | str) -> Geometry:
     if isinstance(geometry, Geometry):
         return geometry
     if geometry not in GEOMETRIES:
-        raise ValueError(f"the geometry must be one of {list(GEOMETRIES)} or a Geometry, found {geometry!r}")
+        raise InvalidValueError(f"the geometry must be one of {list(GEOMETRIES)} or a Geometry, found {geometry!r}")
     return GEOMETRIES[geometry]()
 
 

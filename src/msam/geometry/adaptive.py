@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.geometry.base import Geometry
 from msam.geometry.shrinking import Alpha, Shrinking
 from msam.geometry.vectors import inverse_norm
@@ -27,7 +28,7 @@ class Adaptive(Geometry):
         eta: Added to ``|w|``, >= 0. Default 0.01, the paper's.
 
     Raises:
-        ValueError: If eta is negative or not finite.
+        InvalidValueError: If eta is negative or not finite.
 
     Source: Kwon et al. (ASAM), arXiv 2102.11600, Eq. 7 and its code.
     """
@@ -37,7 +38,7 @@ class Adaptive(Geometry):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta < float("inf"):
-            raise ValueError(f"eta must be finite and >= 0, found {self.eta}; the usual value is 0.01")
+            raise InvalidValueError(f"eta must be finite and >= 0, found {self.eta}; the usual value is 0.01")
 
     @override
     def scale(self, norm: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class AdaptiveMonge(Shrinking, Adaptive):
         alpha: Weight of the slope in the metric, >= 0, or a function of the number of steps taken before. Default 1.
 
     Raises:
-        ValueError: If eta or alpha is negative or not finite.
+        InvalidValueError: If eta or alpha is negative or not finite.
 
     Source: of this library; no paper has it. It joins arXiv 2102.11600 and arXiv 2502.08448.
     """
@@ -92,7 +93,7 @@ class Fisher(Geometry):
         eta: Weight of the Fisher matrix against the identity, >= 0. Default 1.
 
     Raises:
-        ValueError: If eta is negative or not finite.
+        InvalidValueError: If eta is negative or not finite.
 
     Source: Kim et al., arXiv 2206.04920.
     """
@@ -102,7 +103,7 @@ class Fisher(Geometry):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta < float("inf"):
-            raise ValueError(f"eta must be finite and >= 0, found {self.eta}; use eta=0 for SAM")
+            raise InvalidValueError(f"eta must be finite and >= 0, found {self.eta}; use eta=0 for SAM")
 
     @override
     def scale(self, norm: Tensor) -> Tensor:

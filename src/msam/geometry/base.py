@@ -33,7 +33,7 @@ class Geometry(ABC):
             A geometry without schedules.
 
         Raises:
-            ValueError: If a schedule gives a value out of its range.
+            InvalidValueError: If a schedule gives a value out of its range.
         """
         del step
         return self

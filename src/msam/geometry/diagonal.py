@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.geometry.shrinking import Alpha, Shrinking
 
 Diagonal = Callable[[Sequence[Tensor], Sequence[Tensor], dict[str, Any]], Sequence[Tensor]]
@@ -34,7 +35,7 @@ class DiagonalMetric(Shrinking):
         alpha: Weight of the slope in the metric, >= 0, or a function of the number of steps taken before. Default 0.
 
     Raises:
-        ValueError: If alpha is negative or not finite.
+        InvalidValueError: If alpha is negative or not finite.
 
     Number, shapes, dtypes and devices are checked at every step. Values are not: that would wait for the device. An entry that
     is zero, negative or NaN makes eps non-finite, which the engine finds after the second pass: the step is skipped and
@@ -74,7 +75,7 @@ class DiagonalMetric(Shrinking):
         object.__setattr__(self, "diagonal", metric)
         object.__setattr__(self, "alpha", alpha)
         if not callable(metric):
-            raise ValueError(f"metric must be a function of gradients, parameters and group, found {metric!r}")
+            raise InvalidValueError(f"metric must be a function of gradients, parameters and group, found {metric!r}")
         self._check_alpha("use alpha=0 for the diagonal metric alone")
 
     @override
@@ -88,14 +89,14 @@ class DiagonalMetric(Shrinking):
 
 def _check_entries(entries: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
     if len(entries) != len(parameters):
-        raise ValueError(
+        raise InvalidValueError(
             f"the metric must return one tensor per parameter of the group, {len(parameters)}, found {len(entries)}; "
             "return [... for p in parameters]"
         )
     for index, (entry, parameter) in enumerate(zip(entries, parameters, strict=True)):
         found, expected = _describe(entry), _describe(parameter)
         if found != expected:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the metric's tensor {index} must be like its parameter, of {expected}, found {found}; "
                 "build it with torch.ones_like(parameter) or from the parameter or its gradient"
             )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.geometry.base import Geometry
 from msam.geometry.memory import Memory
 from msam.geometry.vectors import inverse_norm
@@ -23,7 +24,7 @@ class Friendly(Geometry):
         lam: Decay of the average, in [0, 1). Default 0.9; the paper uses 0.6 to 0.95.
 
     Raises:
-        ValueError: If lam is out of its range or sigma is not finite.
+        InvalidValueError: If lam is out of its range or sigma is not finite.
 
     Source: Li et al., arXiv 2403.12350. The authors' code subtracts the average of the steps *before* this one, and so do
     we.
@@ -36,9 +37,9 @@ class Friendly(Geometry):
 
     def __post_init__(self) -> None:
         if not 0 <= self.lam < 1:
-            raise ValueError(f"lam must be in [0, 1), found {self.lam}; the paper uses 0.6 to 0.95")
+            raise InvalidValueError(f"lam must be in [0, 1), found {self.lam}; the paper uses 0.6 to 0.95")
         if not abs(self.sigma) < float("inf"):
-            raise ValueError(f"sigma must be finite, found {self.sigma}; the paper uses 1")
+            raise InvalidValueError(f"sigma must be finite, found {self.sigma}; the paper uses 1")
 
     @override
     def scale(self, norm: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class Momentum(Geometry):
             own, so that any base optimizer will do.
 
     Raises:
-        ValueError: If mu is out of its range.
+        InvalidValueError: If mu is out of its range.
 
     Source: Becker et al., arXiv 2401.12033.
     """
@@ -85,7 +86,7 @@ class Momentum(Geometry):
 
     def __post_init__(self) -> None:
         if not 0 <= self.mu < 1:
-            raise ValueError(f"mu must be in [0, 1), found {self.mu}; the usual value is 0.9")
+            raise InvalidValueError(f"mu must be in [0, 1), found {self.mu}; the usual value is 0.9")
 
     @override
     def scale(self, norm: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class Monge(Shrinking):
             function of the number of steps taken before, of which `at` gives the geometry of a step.
 
     Raises:
-        ValueError: If alpha is negative or not finite.
+        InvalidValueError: If alpha is negative or not finite.
 
     Example:
         >>> import torch

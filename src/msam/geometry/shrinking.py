@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.geometry.base import Geometry
 from msam.geometry.vectors import inverse_norm
 
@@ -30,7 +31,7 @@ class Shrinking(Geometry):
             return self
         alpha = float(self.alpha(step))
         if not 0 <= alpha < float("inf"):
-            raise ValueError(
+            raise InvalidValueError(
                 f"a schedule of alpha must give finite values >= 0, found {alpha} at step {step}; let it give 0 for steps "
                 "without the slope"
             )
@@ -52,14 +53,14 @@ class Shrinking(Geometry):
             A 0-d tensor.
 
         Raises:
-            ValueError: If alpha is a schedule, of which `at` gives the geometry of a step.
+            InvalidValueError: If alpha is a schedule, of which `at` gives the geometry of a step.
         """
         if callable(self.alpha):
-            raise ValueError(
+            raise InvalidValueError(
                 f"a schedule of alpha has a shrinkage at a step only, found {self.alpha!r}; take geometry.at(step) first"
             )
         return torch.hypot(torch.ones_like(norm), self.alpha * norm).reciprocal()
 
     def _check_alpha(self, usual: str) -> None:
         if not callable(self.alpha) and not 0 <= self.alpha < float("inf"):
-            raise ValueError(f"alpha must be finite and >= 0, found {self.alpha}; {usual}")
+            raise InvalidValueError(f"alpha must be finite and >= 0, found {self.alpha}; {usual}")

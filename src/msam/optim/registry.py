@@ -6,9 +6,10 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from msam.errors import InvalidValueError
 from msam.optim import methods
-from msam.optim.engine import SharpnessAware
-from msam.optim.options import EngineOptions
+from msam.optim.engine.options import EngineOptions
+from msam.optim.engine.sharpness_aware import SharpnessAware
 
 _METHODS: dict[str, type[SharpnessAware]] = {
     method.method: method for method in (getattr(methods, name) for name in methods.__all__)
@@ -41,7 +42,7 @@ def create_method(name: str, base: Optimizer, **options: Any) -> SharpnessAware:
         The optimizer.
 
     Raises:
-        ValueError: If the name or an option is unknown, or an option is out of range.
+        InvalidValueError: If the name or an option is unknown, or an option is out of range.
 
     Example:
         >>> import torch
@@ -50,11 +51,11 @@ def create_method(name: str, base: Optimizer, **options: Any) -> SharpnessAware:
         [0.1]
     """
     if name not in _METHODS:
-        raise ValueError(f"the method must be one of {list_methods()}, found {name!r}")
+        raise InvalidValueError(f"the method must be one of {list_methods()}, found {name!r}")
     method = _METHODS[name]
     own = [option for option in inspect.signature(method).parameters if option not in {"base", "options"}]
     known = [*own, *(field.name for field in fields(EngineOptions))]
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise ValueError(f"options of {name!r} are {known}, found {unknown[0]!r}")
+        raise InvalidValueError(f"options of {name!r} are {known}, found {unknown[0]!r}")
     return method(base, **options)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite, sqrt
 
+from msam.errors import InvalidValueError
+
 COARSE = (0.03, 0.065, 0.14, 0.3, 0.65, 1.4, 3.0)
 """Two decades, each value about 2.15 times the one before; two refinements bring the ratio around the best below 1.25."""
 
@@ -58,7 +60,7 @@ def find_rho(evaluate: Callable[[float], float], coarse: Sequence[float] = COARS
         All scores, and the proposed radius.
 
     Raises:
-        ValueError: If the coarse grid is not as it must be, or refinements is negative.
+        InvalidValueError: If the coarse grid is not as it must be, or refinements is negative.
 
     Cost: ``len(coarse) + 2 * refinements`` calls of `evaluate`; 11 by default.
 
@@ -68,9 +70,11 @@ def find_rho(evaluate: Callable[[float], float], coarse: Sequence[float] = COARS
         (0.536, 11, False)
     """
     if len(coarse) < 2 or any(second <= first for first, second in pairwise(coarse)) or coarse[0] <= 0:
-        raise ValueError(f"coarse must be at least two ascending radii > 0, found {list(coarse)}; such as {list(COARSE)}")
+        raise InvalidValueError(
+            f"coarse must be at least two ascending radii > 0, found {list(coarse)}; such as {list(COARSE)}"
+        )
     if refinements < 0:
-        raise ValueError(f"refinements must be >= 0, found {refinements}")
+        raise InvalidValueError(f"refinements must be >= 0, found {refinements}")
     scores = {rho: _score(evaluate(rho)) for rho in coarse}
     for _ in range(refinements):
         scores.update({rho: _score(evaluate(rho)) for rho in refined_strengths(scores)})

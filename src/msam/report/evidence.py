@@ -6,6 +6,7 @@ from enum import Enum
 
 from msam.compare import Findings, Interval, MethodFindings, mean_interval
 from msam.compare.records import Record
+from msam.errors import InvalidValueError
 
 
 class Relation(Enum):
@@ -55,10 +56,10 @@ def shown_difference(method: MethodFindings) -> Interval:
         The corrected interval.
 
     Raises:
-        ValueError: If the method is the base.
+        InvalidValueError: If the method is the base.
     """
     if method.to_base is None:
-        raise ValueError(f"a difference to the base needs another method, found {method.name!r}")
+        raise InvalidValueError(f"a difference to the base needs another method, found {method.name!r}")
     return method.to_base
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import nn
 
 from msam.data import find_dataset, split_arrays
+from msam.errors import InvalidValueError
 from msam.fusion import EarlyFusion, late_fusion_mlp
 from msam.training.task import Task
 
@@ -20,7 +21,7 @@ class DatasetSource:
     """A task on a data set of the catalogue: few training rows and noisy labels leave room to improve.
 
     Raises:
-        ValueError: From `build`, if a setting is out of its range or the data are not installed.
+        InvalidValueError: From `build`, if a setting is out of its range or the data are not installed.
     """
 
     dataset: str = "mfeat"
@@ -70,11 +71,11 @@ def find_task_file(path: str | Path) -> FileSource:
         The source, with the hash of the file's content.
 
     Raises:
-        ValueError: If there is no such file.
+        InvalidValueError: If there is no such file.
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"a task must be a Python file that defines `task = Task(...)`, found no file {str(path)!r}")
+        raise InvalidValueError(f"a task must be a Python file that defines `task = Task(...)`, found no file {str(path)!r}")
     return FileSource(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest())
 
 
@@ -137,7 +138,7 @@ def _build_dataset_task(source: DatasetSource) -> Task:
 def _load_task_file(path: str, sha256: str) -> Task:
     content = Path(path).read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"the task file must not change during a comparison, found {path!r} changed; start again")
+        raise InvalidValueError(f"the task file must not change during a comparison, found {path!r} changed; start again")
     spec = importlib.util.spec_from_file_location(f"msam_task_{sha256[:8]}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -145,7 +146,7 @@ def _load_task_file(path: str, sha256: str) -> Task:
     spec.loader.exec_module(module)
     task = getattr(module, "task", None)
     if not isinstance(task, Task):
-        raise ValueError(
+        raise InvalidValueError(
             f"a task file must define `task = msam.training.Task(...)` at its top level, found "
             f"{type(task).__name__ if task is not None else 'no `task`'} in {path!r}"
         )

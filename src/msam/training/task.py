@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from msam.contribution import ValueFunction, true_class_probability
 from msam.data import Splits
+from msam.errors import InvalidValueError
 
 
 def accuracy(output: Tensor, target: Tensor) -> float:
@@ -75,7 +76,7 @@ class Task:
         config: JSON-able settings that tell this task from others of the same name; part of each record.
 
     Raises:
-        ValueError: If there are no modalities, or epochs or batch size are below 1.
+        InvalidValueError: If there are no modalities, or epochs or batch size are below 1.
     """
 
     name: str
@@ -93,7 +94,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.modalities:
-            raise ValueError("a task must name at least one modality, found none; e.g. modalities=('image', 'audio')")
+            raise InvalidValueError("a task must name at least one modality, found none; e.g. modalities=('image', 'audio')")
         for rule, number in (("epochs", self.epochs), ("batch_size", self.batch_size)):
             if number < 1:
-                raise ValueError(f"{rule} must be >= 1, found {number}")
+                raise InvalidValueError(f"{rule} must be >= 1, found {number}")

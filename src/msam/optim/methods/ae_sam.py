@@ -7,8 +7,8 @@ from torch.optim import Optimizer
 
 from msam.combine import Replace
 from msam.geometry import Euclidean
-from msam.optim.engine import SharpnessAware
-from msam.optim.schedule import WhenSteep
+from msam.optim.engine.schedule import WhenSteep
+from msam.optim.engine.sharpness_aware import SharpnessAware
 
 
 class AESAM(SharpnessAware):
@@ -26,7 +26,7 @@ class AESAM(SharpnessAware):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Cost: one or two forward-backward passes a step, about 1.5 on average; one copy of the parameters; one more host
     synchronisation, the decision to ascend.

@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from msam.combine import Replace
 from msam.geometry import Adaptive
-from msam.optim.engine import SharpnessAware
+from msam.optim.engine.sharpness_aware import SharpnessAware
 
 
 class ASAM(SharpnessAware):
@@ -24,7 +24,7 @@ class ASAM(SharpnessAware):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Cost: two forward-backward passes a step; two copies of the parameters (backup, metric).
 

@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from msam.combine import Replace
 from msam.geometry import Friendly
-from msam.optim.engine import SharpnessAware
+from msam.optim.engine.sharpness_aware import SharpnessAware
 
 
 class FriendlySAM(SharpnessAware):
@@ -24,7 +24,7 @@ class FriendlySAM(SharpnessAware):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Cost: two forward-backward passes a step; one copy of the parameters and one moving average; one more host synchronisation.
 

@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from msam.combine import LookReuse
 from msam.geometry import Euclidean
-from msam.optim.engine import SharpnessAware
+from msam.optim.engine.sharpness_aware import SharpnessAware
 
 
 class LookSAM(SharpnessAware):
@@ -25,7 +25,7 @@ class LookSAM(SharpnessAware):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Cost: ``1 + 1/k`` forward-backward passes a step (1.2 by default); two copies of the parameters at an ascent (backup,
     first gradient), and one buffer for g_v.

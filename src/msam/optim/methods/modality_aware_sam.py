@@ -12,13 +12,14 @@ from typing_extensions import override
 from msam.combine import ShareWeighted
 from msam.contribution import Baseline, ContributionRule, Plan, Value, find_baseline
 from msam.contribution.shapley import NegativeRule
+from msam.errors import InvalidValueError
 from msam.geometry import Geometry
-from msam.optim.batch import Batch
-from msam.optim.blocks import Block, collect_blocks
-from msam.optim.closure import MultimodalClosure
-from msam.optim.options import Both, OneOf
-from msam.optim.scaling import Scaling
-from msam.optim.split import Parts, SplitLoss
+from msam.optim.engine.options import Both, OneOf
+from msam.optim.engine.scaling import Scaling
+from msam.optim.engine.split import Parts, SplitLoss
+from msam.optim.problem.batch import Batch
+from msam.optim.problem.blocks import Block, collect_blocks
+from msam.optim.problem.closure import MultimodalClosure
 
 Per = Literal["batch", "sample", "differentiable"]
 Dominance = Literal["batch", "sample"]
@@ -76,7 +77,7 @@ class ModalityAwareSAM(SplitLoss):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range, or two make no sense together.
+        InvalidValueError: If an argument is out of its range, or two make no sense together.
 
     Cost: two forward-backward passes a step, and ``2^M - 2`` forward passes for the coalitions; under late fusion one
     row per encoder and one batched pass of the head instead. One copy of the parameters; the first gradient stays in
@@ -150,30 +151,32 @@ class ModalityAwareSAM(SplitLoss):
     def _check_reading(self, blocks: Mapping[str, Block] | None) -> None:
         for name, choices in (("per", Per), ("dominance", Dominance), ("scope", Scope), ("choose", Choice)):
             if getattr(self, name) not in get_args(choices):
-                raise ValueError(f"{name} must be one of {list(get_args(choices))}, found {getattr(self, name)!r}")
+                raise InvalidValueError(f"{name} must be one of {list(get_args(choices))}, found {getattr(self, name)!r}")
         if not 0 <= self.smoothing < 1:
-            raise ValueError(f"smoothing must be in [0, 1), found {self.smoothing}; 0 is none")
+            raise InvalidValueError(f"smoothing must be in [0, 1), found {self.smoothing}; 0 is none")
         if self.contribution_interval < 1 or (self.contribution_samples is not None and self.contribution_samples < 1):
             found = self.contribution_interval, self.contribution_samples
-            raise ValueError(f"contribution_interval and contribution_samples must be >= 1, found {found[0]} and {found[1]}")
+            raise InvalidValueError(
+                f"contribution_interval and contribution_samples must be >= 1, found {found[0]} and {found[1]}"
+            )
         if (self.scope == "dominant") != (blocks is not None):
-            raise ValueError(
+            raise InvalidValueError(
                 "scope='dominant' needs blocks={modality: module or parameters}, and other scopes take none, found "
                 f"scope={self.scope!r} and blocks={'given' if blocks is not None else None}"
             )
         if self.dominance == "sample" and (self.per != "sample" or self.scope == "dominant" or self.choose == "random"):
-            raise ValueError(
+            raise InvalidValueError(
                 "dominance='sample' needs per='sample', scope='all' and no random choice, found "
                 f"per={self.per!r}, scope={self.scope!r}, choose={self.choose!r}"
             )
         if self.per != "batch":
             if self.smoothing or self.contribution_interval > 1 or self.contribution_samples is not None:
-                raise ValueError(
+                raise InvalidValueError(
                     "smoothing, contribution_interval and contribution_samples are for per='batch': other readings need "
                     f"every sample's contributions at every step; found per={self.per!r}"
                 )
             if self._schedule.needs_gradient:
-                raise ValueError(
+                raise InvalidValueError(
                     f"{type(self._schedule).__name__} decides by the gradient of the whole loss, which per={self.per!r} "
                     "does not compute; use per='batch' or another interval"
                 )
@@ -221,7 +224,9 @@ class ModalityAwareSAM(SplitLoss):
             name = self._modalities[int(self._index)]
             missing = [other for other in self._modalities if other not in self._blocks]
             if missing:
-                raise ValueError(f"blocks must name every modality, found none for {missing[0]!r}; it has {list(self._blocks)}")
+                raise InvalidValueError(
+                    f"blocks must name every modality, found none for {missing[0]!r}; it has {list(self._blocks)}"
+                )
             block, other = OneOf(self._blocks[name]), self._filter
             self._selects = block if other is None else Both(block, other)
 
@@ -261,7 +266,7 @@ class ModalityAwareSAM(SplitLoss):
         if self.per == "differentiable":
             return self._split_by_differentiable_share(part, losses.mean() if losses.ndim else losses, first=first)
         if losses.shape != part.target.shape[:1]:
-            raise ValueError(
+            raise InvalidValueError(
                 "per='sample' needs a loss function that returns one loss per sample, shape "
                 f"({len(part.target)},), found shape {tuple(losses.shape)}; use reduction='none'"
             )
@@ -292,7 +297,7 @@ class ModalityAwareSAM(SplitLoss):
         outputs = part.coalition_outputs(plan.coalitions, baseline=self.baseline, gradient=True)
         contributions = self.rule.contribute(outputs, part.target, plan, part.presence())
         if not contributions.requires_grad:
-            raise ValueError(f"per='differentiable' needs a value with a gradient, found {self.rule.value!r}")
+            raise InvalidValueError(f"per='differentiable' needs a value with a gradient, found {self.rule.value!r}")
         if first and not self._held:
             self._hold(contributions.detach())
             self.standard_errors = self.rule.pair_errors(outputs.detach(), part.target, plan, part.presence())

@@ -10,9 +10,10 @@ from typing_extensions import override
 
 from msam.combine import Blend, Replace
 from msam.contribution import Baseline, ContributionRule, Value, find_baseline
+from msam.errors import InvalidStateError, InvalidValueError
 from msam.geometry import Geometry
-from msam.optim.batch import Batch
-from msam.optim.engine import SharpnessAware
+from msam.optim.engine.sharpness_aware import SharpnessAware
+from msam.optim.problem.batch import Batch
 
 Rate = float | Literal["dominance"]
 
@@ -44,7 +45,7 @@ class ModalityMaskedSAM(SharpnessAware):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Cost: that of SAM, and of the coalitions as in `ModalityAwareSAM`; one copy of the parameters. One more host
     synchronisation, to learn which modality dominates.
@@ -79,11 +80,11 @@ class ModalityMaskedSAM(SharpnessAware):
         **options: Any,
     ) -> None:
         if rate != "dominance" and not (isinstance(rate, int | float) and 0 <= rate <= 1):
-            raise ValueError(f"rate must be in [0, 1] or 'dominance', found {rate!r}; 0 masks nothing")
+            raise InvalidValueError(f"rate must be in [0, 1] or 'dominance', found {rate!r}; 0 masks nothing")
         combination = Blend(plain) if plain else Replace()
         super().__init__(base, rho=rho, geometry=geometry, combination=combination, model=model, **options)
         if not self.geometry.needs_gradient:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{type(self.geometry).__name__} takes one pass, so that there is no second one to mask; use another geometry"
             )
         self.rate = rate
@@ -135,9 +136,9 @@ class ModalityMaskedSAM(SharpnessAware):
             zero_grad: Not used.
 
         Raises:
-            RuntimeError: Always.
+            InvalidStateError: Always.
         """
-        raise RuntimeError(f"{type(self).__name__} has no two-call form; use step(closure)")
+        raise InvalidStateError(f"{type(self).__name__} has no two-call form; use step(closure)")
 
     @override
     def summary(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from msam.combine import Replace
 from msam.geometry import Momentum
-from msam.optim.engine import SharpnessAware
+from msam.optim.engine.sharpness_aware import SharpnessAware
 
 
 class MomentumSAM(SharpnessAware):
@@ -24,7 +24,7 @@ class MomentumSAM(SharpnessAware):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Cost: one forward-backward pass a step; two copies of the parameters (backup, and eps while it is added) and one
     momentum buffer of our own.

@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from msam.combine import Replace
 from msam.geometry import Monge
 from msam.geometry.shrinking import Alpha
-from msam.optim.engine import SharpnessAware
+from msam.optim.engine.sharpness_aware import SharpnessAware
 
 
 class MongeSAM(SharpnessAware):
@@ -32,7 +32,7 @@ class MongeSAM(SharpnessAware):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range; in `step`, if a schedule gives such an alpha.
+        InvalidValueError: If an argument is out of its range; in `step`, if a schedule gives such an alpha.
 
     Cost: two forward-backward passes a step; one copy of the parameters. Every hundredth perturbed step waits for the device
     once more, for the warning, until it was given.

@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from msam.combine import WeightedSharpness
 from msam.geometry import Euclidean
-from msam.optim.engine import SharpnessAware
+from msam.optim.engine.sharpness_aware import SharpnessAware
 
 
 class WSAM(SharpnessAware):
@@ -25,7 +25,7 @@ class WSAM(SharpnessAware):
         **options: Of `EngineOptions`: ``interval``, ``perturb``, ``rho_schedule``, ``same_noise``, ``on_nonfinite``, ``seed``.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Cost: two forward-backward passes a step; two copies of the parameters (backup, first gradient).
 

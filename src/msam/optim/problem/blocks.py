@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Set
 
 from torch import Tensor, nn
 
+from msam.errors import InvalidValueError
+
 Block = nn.Module | Tensor | Iterable["nn.Module | Tensor"]
 """A module, a parameter, or several of them."""
 
@@ -19,14 +21,14 @@ def collect_blocks(blocks: Mapping[str, Block], parameters: Iterable[Tensor]) ->
         Modality name -> its trainable parameters.
 
     Raises:
-        ValueError: If a block has no trainable parameter that the optimizer has; if something in it is neither a module nor
-            a tensor.
+        InvalidValueError: If a block has no trainable parameter that the optimizer has; if something in it is neither a module
+            nor a tensor.
     """
     known = set(parameters)
     found = {name: {p for p in _parameters_of(name, block) if p.requires_grad} for name, block in blocks.items()}
     for name, block in found.items():
         if not block & known:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the block of each modality must hold parameters that the optimizer trains, found none for {name!r}; "
                 "give modules or parameters, such as {'image': model.encoders['image']}"
             )
@@ -39,5 +41,5 @@ def _parameters_of(name: str, block: Block) -> Iterable[Tensor]:
     if isinstance(block, Tensor):
         return [block]
     if isinstance(block, str) or not isinstance(block, Iterable):
-        raise ValueError(f"a block must be a module, a parameter or several of them, found {block!r} for {name!r}")
+        raise InvalidValueError(f"a block must be a module, a parameter or several of them, found {block!r} for {name!r}")
     return [parameter for part in block for parameter in _parameters_of(name, part)]

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from msam.contribution import Baseline, ContributionRule, Plan
-from msam.optim.closure import MultimodalClosure
-from msam.optim.scaling import Scaling
+from msam.errors import InvalidValueError
+from msam.optim.problem.closure import MultimodalClosure
 
 Closure = Callable[[], Tensor | float]
 Closures = Closure | MultimodalClosure | Sequence[Closure | MultimodalClosure]
+
+LossScale = Callable[[Tensor], Tensor | float]
 
 PATTERN = """\
     def closure():
@@ -27,20 +29,20 @@ class Batch:
 
     Args:
         closures: As given to ``step``.
-        scaling: Of the loss, or None.
+        loss_scale: From a tensor on the device to the factor by which losses are scaled before the backward pass; None for 1.
 
     Raises:
-        ValueError: If there is no closure.
+        InvalidValueError: If there is no closure.
     """
 
-    def __init__(self, closures: Closures | None, scaling: Scaling | None = None) -> None:
+    def __init__(self, closures: Closures | None, loss_scale: LossScale | None = None) -> None:
         if closures is None:
-            raise ValueError(f"step() needs a closure, found none: it runs the loss itself; the pattern is\n{PATTERN}")
+            raise InvalidValueError(f"step() needs a closure, found none: it runs the loss itself; the pattern is\n{PATTERN}")
         self.is_sequence = isinstance(closures, Sequence)
         self.parts = list(closures) if isinstance(closures, Sequence) else [closures]
         if not self.parts:
-            raise ValueError("step() needs at least one micro-batch closure, found an empty sequence")
-        self._scaling = scaling
+            raise InvalidValueError("step() needs at least one micro-batch closure, found an empty sequence")
+        self._loss_scale = loss_scale
 
     @property
     def is_multimodal(self) -> bool:
@@ -68,7 +70,7 @@ class Batch:
         with torch.enable_grad():
             if not isinstance(part, MultimodalClosure):
                 return part()
-            return part(weight if self._scaling is None else weight * self.factor(part.target))
+            return part(weight if self._loss_scale is None else weight * self._loss_scale(part.target))
 
     def contributions(
         self, rule: ContributionRule, plan: Plan, *, baseline: Baseline | None, samples: int | None
@@ -100,12 +102,12 @@ class Batch:
         """The parts, all of them multimodal and of the same modalities.
 
         Raises:
-            ValueError: If the parts have different modalities.
+            InvalidValueError: If the parts have different modalities.
         """
         parts = [cast(MultimodalClosure, part) for part in self.parts]
         if any(part.modalities != parts[0].modalities for part in parts):
             found = [list(part.modalities) for part in parts]
-            raise ValueError(f"micro-batches must have the same modalities in the same order, found {found}")
+            raise InvalidValueError(f"micro-batches must have the same modalities in the same order, found {found}")
         return parts
 
     def with_parts(self, parts: Sequence[MultimodalClosure]) -> "Batch":
@@ -117,7 +119,7 @@ class Batch:
         Returns:
             The batch.
         """
-        return Batch(list(parts), self._scaling)
+        return Batch(list(parts), self._loss_scale)
 
     def factor(self, like: Tensor) -> Tensor | float:
         """Return the loss scale.
@@ -128,7 +130,7 @@ class Batch:
         Returns:
             A 0-d tensor, or 1.
         """
-        return self._scaling.factor(like) if self._scaling is not None else 1.0
+        return self._loss_scale(like) if self._loss_scale is not None else 1.0
 
     def forget(self) -> None:
         """Drop what contributions could reuse, because the weights have changed since."""

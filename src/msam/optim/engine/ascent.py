@@ -9,7 +9,7 @@ from torch import Tensor
 
 from msam.geometry import Geometry, Memory
 from msam.geometry.vectors import add_scaled_, global_norm
-from msam.optim.snapshot import Backup
+from msam.optim.engine.snapshot import Backup
 
 
 @dataclass

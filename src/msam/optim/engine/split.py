@@ -9,11 +9,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.geometry.vectors import global_norm
-from msam.optim.batch import Batch
-from msam.optim.closure import MultimodalClosure
-from msam.optim.engine import SharpnessAware
-from msam.optim.scaling import Scaling
-from msam.optim.snapshot import BufferSnapshot, RandomState
+from msam.optim.engine.scaling import Scaling
+from msam.optim.engine.sharpness_aware import SharpnessAware
+from msam.optim.engine.snapshot import BufferSnapshot, RandomState
+from msam.optim.problem.batch import Batch
+from msam.optim.problem.closure import MultimodalClosure
 
 Gradients = dict[Tensor, Tensor]
 

@@ -8,6 +8,7 @@ from random import Random
 from torch import Tensor
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
 from msam.geometry import Memory
 
 
@@ -40,14 +41,14 @@ class Every(Schedule):
         k: Interval, >= 1.
 
     Raises:
-        ValueError: If k is below 1.
+        InvalidValueError: If k is below 1.
     """
 
     k: int = 1
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"an interval must be >= 1, found {self.k}; use 1 to ascend at every step")
+            raise InvalidValueError(f"an interval must be >= 1, found {self.k}; use 1 to ascend at every step")
 
     @override
     def ascends(self, step: int, norm: Tensor | None, memory: Memory, seed: int) -> bool:
@@ -62,7 +63,7 @@ class WithProbability(Schedule):
         probability: In (0, 1].
 
     Raises:
-        ValueError: If it is out of its range.
+        InvalidValueError: If it is out of its range.
 
     Source: Zhao et al. (RST), arXiv 2203.09962.
     """
@@ -71,7 +72,7 @@ class WithProbability(Schedule):
 
     def __post_init__(self) -> None:
         if not 0 < self.probability <= 1:
-            raise ValueError(f"a probability must be in (0, 1], found {self.probability}; use rho=0 for never")
+            raise InvalidValueError(f"a probability must be in (0, 1], found {self.probability}; use rho=0 for never")
 
     @override
     def ascends(self, step: int, norm: Tensor | None, memory: Memory, seed: int) -> bool:
@@ -109,7 +110,7 @@ class WhenSteep(Schedule):
         delta: Decay in [0, 1). Default 0.9.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        InvalidValueError: If an argument is out of its range.
 
     Source: Jiang et al. (AE-SAM), arXiv 2304.14647. The defaults are our reading, not checked against the authors' settings.
     """
@@ -122,9 +123,9 @@ class WhenSteep(Schedule):
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"steps must be >= 1, found {self.steps}; give the length of training")
+            raise InvalidValueError(f"steps must be >= 1, found {self.steps}; give the length of training")
         if not 0 <= self.delta < 1:
-            raise ValueError(f"delta must be in [0, 1), found {self.delta}; the usual value is 0.9")
+            raise InvalidValueError(f"delta must be in [0, 1), found {self.delta}; the usual value is 0.9")
 
     @override
     def ascends(self, step: int, norm: Tensor | None, memory: Memory, seed: int) -> bool:
@@ -156,7 +157,7 @@ def make_schedule(interval: Interval) -> Schedule:
         The schedule.
 
     Raises:
-        ValueError: If it is none of these.
+        InvalidValueError: If it is none of these.
 
     Example:
         >>> make_schedule(5)
@@ -172,6 +173,6 @@ def make_schedule(interval: Interval) -> Schedule:
         return WithProbability(interval)
     if callable(interval):
         return When(interval)
-    raise ValueError(
+    raise InvalidValueError(
         f"interval must be a whole number, a probability, a function of the step or a Schedule, found {interval!r}"
     )

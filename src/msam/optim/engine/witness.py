@@ -7,6 +7,8 @@ from typing import NoReturn, cast
 import torch
 from torch import Tensor
 
+from msam.errors import InvalidStateError
+
 
 class Witness:
     """Watches the smallest parameter's gradient between steps and during the first pass.
@@ -64,7 +66,7 @@ class Witness:
             A parameter whose gradient the engine must leave to the closure to zero, or None.
 
         Raises:
-            RuntimeError: If gradients were accumulated outside, and nobody zeroed them.
+            InvalidStateError: If gradients were accumulated outside, and nobody zeroed them.
         """
         foreign = self.find_foreign(parameters) if zeroes_itself else None
         if foreign is None:
@@ -102,7 +104,7 @@ class Witness:
 
 
 def _refuse_accumulation() -> NoReturn:
-    raise RuntimeError(
+    raise InvalidStateError(
         "gradients must be zero before a step's first pass, found some that were accumulated outside step(): the second "
         "pass would not see them. Call optimizer.zero_grad() in the closure, or, to accumulate micro-batches, pass their "
         "closures together: optimizer.step([closure_1, closure_2]); their losses should add up to the batch's"

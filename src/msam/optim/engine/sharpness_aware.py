@@ -9,13 +9,14 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from msam.combine import Combination, LinearCombination
+from msam.errors import InvalidStateError, InvalidValueError
 from msam.geometry import Geometry
 from msam.geometry.vectors import global_norm
-from msam.optim.ascent import Ascent
-from msam.optim.batch import PATTERN, Batch, Closures
-from msam.optim.manual import TwoCallForm
-from msam.optim.scaling import Scaling
-from msam.optim.snapshot import BufferSnapshot, RandomState
+from msam.optim.engine.ascent import Ascent
+from msam.optim.engine.scaling import Scaling
+from msam.optim.engine.snapshot import BufferSnapshot, RandomState
+from msam.optim.engine.two_call import TwoCallForm
+from msam.optim.problem.batch import PATTERN, Batch, Closures
 
 
 class SharpnessAware(TwoCallForm):
@@ -49,8 +50,8 @@ class SharpnessAware(TwoCallForm):
         **options: What all methods have in common; see `EngineOptions`.
 
     Raises:
-        ValueError: If an argument is out of its range; if `base` is no optimizer instance; if geometry and combination make
-            no sense together.
+        InvalidValueError: If an argument is out of its range; if `base` is no optimizer instance; if geometry and combination
+            make no sense together.
 
     Cost: two forward-backward passes a step with an ascent, one without. One copy of the parameters, and one more each for
     an elementwise metric and for a combination that keeps the first gradient. One host synchronisation, the decision to
@@ -86,13 +87,13 @@ class SharpnessAware(TwoCallForm):
             Mutated: parameters, their ``.grad`` (holds the update's gradient afterwards), the base optimizer's state.
 
         Raises:
-            ValueError: If there is no closure, or the method needs a `MultimodalClosure` and got another.
-            RuntimeError: If the closure left no gradient; if gradients were accumulated outside; after ``first_step``
+            InvalidValueError: If there is no closure, or the method needs a `MultimodalClosure` and got another.
+            InvalidStateError: If the closure left no gradient; if gradients were accumulated outside; after ``first_step``
                 without ``second_step``; with ``on_nonfinite="raise"``, if a gradient is not finite.
         """
         self._refuse_pending("step()")
         scaling = Scaling(scaler, self.base)
-        batch = Batch(closure, scaling)
+        batch = Batch(closure, scaling.factor if scaling.scaler is not None else None)
         self._check_batch(batch)
         self._complete_groups()
         batch.forget()
@@ -187,7 +188,7 @@ class SharpnessAware(TwoCallForm):
 
     def _check_populated(self) -> None:
         if all(self._witness.is_untouched(parameter) for parameter in self._with_gradient()):
-            raise RuntimeError(
+            raise InvalidStateError(
                 "the closure must run backward(), found no gradient on any parameter of the optimizer; "
                 f"the pattern is\n{PATTERN}"
             )
@@ -245,7 +246,7 @@ class SharpnessAware(TwoCallForm):
 
     def _refuse_plain(self, batch: Batch) -> None:
         if not batch.is_multimodal:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{type(self).__name__} needs to evaluate coalitions of modalities, found a plain closure; pass "
                 "step(msam.MultimodalClosure(forward, inputs, target, loss_fn)), with inputs as {modality: tensor}"
             )

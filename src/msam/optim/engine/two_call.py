@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from msam.optim.ascent import Ascent
-from msam.optim.bookkeeping import Bookkeeping
+from msam.errors import InvalidStateError
+from msam.optim.engine.ascent import Ascent
+from msam.optim.engine.bookkeeping import Bookkeeping
 
 
 @dataclass
@@ -38,14 +39,14 @@ class TwoCallForm(Bookkeeping):
                 if False, call ``zero_grad()`` before the second backward pass.
 
         Raises:
-            RuntimeError: If it is called twice in a row; without gradients; for methods that take one pass or need
+            InvalidStateError: If it is called twice in a row; without gradients; for methods that take one pass or need
                 contributions of modalities.
         """
         self._refuse_pending("first_step()")
         if not self.geometry.needs_gradient or self.combination.needs_share:
-            raise RuntimeError(f"{type(self).__name__} has no two-call form; use step(closure)")
+            raise InvalidStateError(f"{type(self).__name__} has no two-call form; use step(closure)")
         if not self._with_gradient():
-            raise RuntimeError("first_step() needs gradients, found none; call loss.backward() first")
+            raise InvalidStateError("first_step() needs gradients, found none; call loss.backward() first")
         self._complete_groups()
         radii = self._radii()
         ascent, first = None, {}
@@ -67,12 +68,14 @@ class TwoCallForm(Bookkeeping):
             zero_grad: Whether to drop the gradients afterwards.
 
         Raises:
-            RuntimeError: If `first_step` was not called before, or there are no gradients.
+            InvalidStateError: If `first_step` was not called before, or there are no gradients.
         """
         if self._pending is None:
-            raise RuntimeError("second_step() must follow first_step(), found no perturbation; call first_step() first")
+            raise InvalidStateError("second_step() must follow first_step(), found no perturbation; call first_step() first")
         if not self._with_gradient():
-            raise RuntimeError("second_step() needs gradients at the perturbed weights, found none; call loss.backward() first")
+            raise InvalidStateError(
+                "second_step() needs gradients at the perturbed weights, found none; call loss.backward() first"
+            )
         pending, self._pending = self._pending, None
         self._counts["passes"] += 1
         if pending.ascent is not None:
@@ -91,4 +94,4 @@ class TwoCallForm(Bookkeeping):
 
     def _refuse_pending(self, name: str) -> None:
         if self._pending is not None:
-            raise RuntimeError(f"{name} found the weights perturbed by first_step(); call second_step() before it")
+            raise InvalidStateError(f"{name} found the weights perturbed by first_step(); call second_step() before it")

@@ -23,7 +23,8 @@ from msam.contribution.coalitions import (
 )
 from msam.contribution.nested import first_leaf, list_leaves, map_nested, take_rows
 from msam.contribution.values import ValueFunction
-from msam.optim.from_batch import BatchLoss, ModelCall
+from msam.errors import InvalidValueError
+from msam.optim.problem.from_batch import BatchLoss, ModelCall
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """``loss_fn(output, target)``: a mean (0-d) or per-sample losses, which are averaged."""
@@ -52,7 +53,7 @@ class MultimodalClosure:
         baseline: What stands in for an absent modality: ``"zeros"``, ``"shuffled"``, or a `msam.contribution.Baseline`.
 
     Raises:
-        ValueError: If there is no modality.
+        InvalidValueError: If there is no modality.
 
     Example:
         >>> import msam, torch
@@ -79,7 +80,7 @@ class MultimodalClosure:
         baseline: Baseline | str = "zeros",
     ) -> None:
         if len(inputs) == 0:
-            raise ValueError("inputs must name at least one modality, found none; pass a mapping such as {'image': x}")
+            raise InvalidValueError("inputs must name at least one modality, found none; pass a mapping such as {'image': x}")
         self.forward = forward
         self._call = forward if isinstance(forward, ModelCall) else None
         self._features: dict[str, Tensor] | None = None
@@ -140,8 +141,8 @@ class MultimodalClosure:
             for one with embeddings, the numbers of the samples whose embeddings are used, from 1.
 
         Raises:
-            ValueError: If a key is missing or belongs to two modalities; if a modality has integers and no embedding module;
-                later, if that module does not run, or the output has no loss or no logits.
+            InvalidValueError: If a key is missing or belongs to two modalities; if a modality has integers and no embedding
+                module; later, if that module does not run, or the output has no loss or no logits.
 
         Cost: as the class; a forward pass per coalition, but for the full one. With fewer `samples`, the model runs on
         these only where every tensor of the batch has the sample as its first axis; else on all, and its output is cut.
@@ -387,7 +388,7 @@ def _complete(
             masks[name] = torch.zeros(samples, dtype=torch.bool, device=first_leaf(full[name]).device)
     for name, mask in masks.items():
         if name not in full or mask.shape != (samples,) or mask.dtype != torch.bool:
-            raise ValueError(
+            raise InvalidValueError(
                 f"present must map modalities to boolean masks of shape ({samples},), found {name!r} with "
                 f"{tuple(mask.shape)} of {mask.dtype}; the modalities are {list(full)}"
             )

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from msam.contribution.baselines import Baseline, Shuffled, Zeros
 from msam.contribution.nested import list_leaves, map_nested, take_rows
+from msam.errors import InvalidValueError
 
 BatchLoss = Callable[[Any, Mapping[str, Any]], Tensor]
 """``loss(output, batch)``: a mean (0-d) or per-sample losses."""
@@ -52,7 +53,7 @@ class ModelCall:
         embeddings: Modality name -> the module that embeds its integers.
 
     Raises:
-        ValueError: If keys are missing or belong to two modalities; if integers have no embedding module.
+        InvalidValueError: If keys are missing or belong to two modalities; if integers have no embedding module.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ModelCall:
         """Take the entries of a modality that are masked."""
         integers = [key for key in keys if not _is_floating(self._batch[key])]
         if integers and name not in self._embeddings:
-            raise ValueError(
+            raise InvalidValueError(
                 f"a modality of integers needs the module that embeds them, found {integers} in {name!r} and none: 0 may be a "
                 "token, and an attention mask of zeros attends to nothing; pass "
                 f'embeddings={{"{name}": model.get_input_embeddings()}}, whose output is then replaced, or leave keys that do '
@@ -134,13 +135,13 @@ class ModelCall:
             A mean, 0-d, or per-sample losses.
 
         Raises:
-            ValueError: If the output has no loss, and no loss function was given.
+            InvalidValueError: If the output has no loss, and no loss function was given.
         """
         if self._loss is not None:
             return self._loss(output, self._batch)
         found = _find(output, "loss")
         if not isinstance(found, Tensor):
-            raise ValueError(
+            raise InvalidValueError(
                 f"without `loss`, the model's output must have one, found none in {type(output).__name__}; pass "
                 "loss=lambda output, batch: ..., or the labels in the batch, for which such models return it"
             )
@@ -181,7 +182,7 @@ class ModelCall:
         output = self._run(inputs, arguments)
         found = self.peek(output)
         if found is None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"contributions need the model's logits as a tensor, found none in {type(output).__name__}; "
                 "pass logits=lambda output: ..., such as output.logits_per_image"
             )
@@ -235,7 +236,7 @@ def replaced_rows(name: str, module: nn.Module, rows: Tensor) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ValueError: If the module did not run, or its output's first axis is not the sample.
+        InvalidValueError: If the module did not run, or its output's first axis is not the sample.
 
     Example:
         >>> module = nn.Embedding(3, 1)
@@ -256,7 +257,7 @@ def replaced_rows(name: str, module: nn.Module, rows: Tensor) -> Iterator[None]:
     finally:
         handle.remove()
     if not ran:
-        raise ValueError(
+        raise InvalidValueError(
             f"the embedding module of {name!r} must run in the model's forward pass, found that {type(module).__name__} did "
             "not; give the module that the model calls, and a model that is not compiled: that does not see new hooks"
         )
@@ -264,7 +265,7 @@ def replaced_rows(name: str, module: nn.Module, rows: Tensor) -> Iterator[None]:
 
 def _take_samples(name: str, leaf: Tensor, rows: Tensor) -> Tensor:
     if leaf.ndim == 0 or len(leaf) != len(rows):
-        raise ValueError(
+        raise InvalidValueError(
             f"the output of the embedding module of {name!r} must have the sample as its first axis, {len(rows)} of them, "
             f"found shape {tuple(leaf.shape)}; give the module that embeds whole samples"
         )
@@ -278,23 +279,23 @@ def _check_keys(
     used = [key for keys in modalities.values() for key in keys]
     missing = [key for key in used if key not in batch]
     if missing or not all(modalities.values()):
-        raise ValueError(
+        raise InvalidValueError(
             f"every modality must name keys of the batch, found {dict(modalities)} for a batch with {list(batch)}; "
             "drop what is not there"
         )
     if labels is not None and labels not in batch:
-        raise ValueError(
+        raise InvalidValueError(
             f"target must be a key of the batch, found {labels!r} for a batch with {list(batch)}; name another key, or pass "
             "the tensor itself where the model takes no labels"
         )
     if len(set(used)) < len(used) or labels in used:
-        raise ValueError(
+        raise InvalidValueError(
             f"a key must belong to one modality, and the target to none, found {dict(modalities)} and target {labels!r}; "
             "name each key once"
         )
     unknown = [name for name in embeddings if name not in modalities]
     if unknown:
-        raise ValueError(f"embeddings must name modalities, found {unknown[0]!r}; the modalities are {list(modalities)}")
+        raise InvalidValueError(f"embeddings must name modalities, found {unknown[0]!r}; the modalities are {list(modalities)}")
 
 
 def _find(output: Any, name: str) -> Any:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from msam.errors import InvalidValueError
+
 RhoRule = Literal["constant", "lr"] | Callable[[int], float]
 
 
@@ -20,7 +22,7 @@ def scheduled_radii(rule: RhoRule, groups: Sequence[dict[str, Any]], step: int) 
         One radius per group.
 
     Raises:
-        ValueError: If a function's factor is negative or not finite.
+        InvalidValueError: If a function's factor is negative or not finite.
     """
     if rule == "constant":
         return [group["rho"] for group in groups]
@@ -28,7 +30,7 @@ def scheduled_radii(rule: RhoRule, groups: Sequence[dict[str, Any]], step: int) 
         return [group["rho"] * _relative_rate(group) for group in groups]
     factor = float(rule(step))
     if not 0 <= factor < float("inf"):
-        raise ValueError(f"rho_schedule must give finite factors >= 0, found {factor} at step {step}")
+        raise InvalidValueError(f"rho_schedule must give finite factors >= 0, found {factor} at step {step}")
     return [group["rho"] * factor for group in groups]
 
 

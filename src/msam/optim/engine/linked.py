@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
+
 
 class LinkedOptimizer(Optimizer):
     """A wrapper whose ``param_groups`` and ``state`` are the base optimizer's own objects, at all times.
@@ -17,7 +19,7 @@ class LinkedOptimizer(Optimizer):
         rho: Radius of groups that bring none of their own.
 
     Raises:
-        ValueError: If the base is no optimizer instance, is wrapped already, or steps with a closure of its own.
+        InvalidValueError: If the base is no optimizer instance, is wrapped already, or steps with a closure of its own.
     """
 
     def __init__(self, base: Optimizer, rho: float) -> None:
@@ -80,27 +82,27 @@ def check_rho(rho: float) -> None:
         rho: The radius.
 
     Raises:
-        ValueError: If it is out of range.
+        InvalidValueError: If it is out of range.
     """
     if not 0 <= rho < float("inf"):
-        raise ValueError(f"rho must be finite and >= 0, found {rho}; use rho=0 to switch the perturbation off")
+        raise InvalidValueError(f"rho must be finite and >= 0, found {rho}; use rho=0 to switch the perturbation off")
 
 
 def _check_base(base: Optimizer) -> None:
     if isinstance(base, LinkedOptimizer):
-        raise ValueError(
+        raise InvalidValueError(
             f"the base must be a plain optimizer, found {type(base).__name__}: two perturbations do not nest; "
             "wrap its own base instead"
         )
     if getattr(base, "_sharpness_aware", False):
-        raise ValueError(
+        raise InvalidValueError(
             "the base must not be wrapped already, found one whose groups hold another wrapper's radii; build a new base, "
             "or set group['rho'] in optimizer.param_groups"
         )
     if isinstance(base, torch.optim.LBFGS):
-        raise ValueError("the base must step without a closure of its own, found LBFGS; use a first-order optimizer")
+        raise InvalidValueError("the base must step without a closure of its own, found LBFGS; use a first-order optimizer")
     if not isinstance(base, Optimizer):
-        raise ValueError(
+        raise InvalidValueError(
             f"the base must be an instance of torch.optim.Optimizer, found {base!r}; "
             "build it first: base = torch.optim.SGD(model.parameters(), lr=0.05)"
         )

@@ -9,16 +9,17 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from msam.combine import Combination, Replace
+from msam.errors import InvalidStateError, InvalidValueError
 from msam.geometry import Geometry, Memory, find_geometry
 from msam.geometry.shrinking import Shrinking
 from msam.geometry.vectors import clone_all, global_norm
-from msam.optim.ascent import Ascent, PerturbedGroup
-from msam.optim.linked import LinkedOptimizer
-from msam.optim.options import make_options
-from msam.optim.radius import scheduled_radii
-from msam.optim.shrinkage import ShrinkageLog
-from msam.optim.snapshot import Backup
-from msam.optim.witness import Witness
+from msam.optim.engine.ascent import Ascent, PerturbedGroup
+from msam.optim.engine.linked import LinkedOptimizer
+from msam.optim.engine.options import make_options
+from msam.optim.engine.radius import scheduled_radii
+from msam.optim.engine.shrinkage import ShrinkageLog
+from msam.optim.engine.snapshot import Backup
+from msam.optim.engine.witness import Witness
 
 
 def has_gradient(parameter: Tensor) -> bool:
@@ -82,7 +83,7 @@ class Bookkeeping(LinkedOptimizer):
         one_pass = not self.geometry.needs_gradient
         if one_pass and (self.combination != Replace() or self._schedule.needs_gradient):
             other = self._schedule if self._schedule.needs_gradient else self.combination
-            raise ValueError(
+            raise InvalidValueError(
                 f"{type(self.geometry).__name__} takes one pass, so that there is no first gradient for "
                 f"{type(other).__name__}; use another geometry, or msam.combine.Replace() and a plain interval"
             )
@@ -112,11 +113,11 @@ class Bookkeeping(LinkedOptimizer):
             state_dict: Of an optimizer of the same method. It is not modified.
 
         Raises:
-            ValueError: If it comes from another method, or from the base optimizer alone.
+            InvalidValueError: If it comes from another method, or from the base optimizer alone.
         """
         own = state_dict.get("sharpness_aware", {"method": "a plain optimizer"})
         if own["method"] != self.method:
-            raise ValueError(
+            raise InvalidValueError(
                 f"the state must come from the method {self.method!r}, found {own['method']!r}; "
                 "load a plain optimizer's state into `optimizer.base` instead"
             )
@@ -235,7 +236,7 @@ class Bookkeeping(LinkedOptimizer):
     def _skip(self) -> None:
         self._counts["skipped"] += 1
         if self.options.on_nonfinite == "raise":
-            raise RuntimeError(
+            raise InvalidStateError(
                 f"gradients must be finite, found infinity or NaN at step {self._counts['steps']}; the weights are as "
                 "before the step; lower rho or the learning rate, or use on_nonfinite='skip'"
             )

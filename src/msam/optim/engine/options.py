@@ -7,8 +7,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from msam.optim.radius import RhoRule
-from msam.optim.schedule import Interval, Schedule, make_schedule
+from msam.errors import InvalidValueError
+from msam.optim.engine.radius import RhoRule
+from msam.optim.engine.schedule import Interval, Schedule, make_schedule
 
 Filter = Literal["all", "norm"] | Callable[[Tensor], bool]
 
@@ -34,7 +35,7 @@ class EngineOptions:
         seed: Of the optimizer's own random numbers, which ``interval`` draws from.
 
     Raises:
-        ValueError: If an option is out of its range.
+        InvalidValueError: If an option is out of its range.
     """
 
     interval: Interval = 1
@@ -46,11 +47,11 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.on_nonfinite not in {"skip", "raise"}:
-            raise ValueError(f"on_nonfinite must be 'skip' or 'raise', found {self.on_nonfinite!r}")
+            raise InvalidValueError(f"on_nonfinite must be 'skip' or 'raise', found {self.on_nonfinite!r}")
         if isinstance(self.rho_schedule, str) and self.rho_schedule not in {"constant", "lr"}:
-            raise ValueError(f"rho_schedule must be 'constant', 'lr' or a function, found {self.rho_schedule!r}")
+            raise InvalidValueError(f"rho_schedule must be 'constant', 'lr' or a function, found {self.rho_schedule!r}")
         if isinstance(self.perturb, str) and self.perturb not in {"all", "norm"}:
-            raise ValueError(f"perturb must be 'all', 'norm' or a function of a parameter, found {self.perturb!r}")
+            raise InvalidValueError(f"perturb must be 'all', 'norm' or a function of a parameter, found {self.perturb!r}")
         self.make_schedule()
 
     def make_schedule(self) -> Schedule:
@@ -71,17 +72,17 @@ class EngineOptions:
             The test, or None for all.
 
         Raises:
-            ValueError: If normalisation layers are asked for without a model, or of a model that has none.
+            InvalidValueError: If normalisation layers are asked for without a model, or of a model that has none.
         """
         if self.perturb == "all":
             return None
         if self.perturb != "norm":
             return self.perturb
         if model is None:
-            raise ValueError("perturb='norm' needs model=..., to tell which parameters are of normalisation layers")
+            raise InvalidValueError("perturb='norm' needs model=..., to tell which parameters are of normalisation layers")
         chosen = {p for part in model.modules() if isinstance(part, NORM_LAYERS) for p in part.parameters(recurse=False)}
         if not chosen:
-            raise ValueError("perturb='norm' needs normalisation layers with parameters, found none in the model")
+            raise InvalidValueError("perturb='norm' needs normalisation layers with parameters, found none in the model")
         return OneOf(chosen)
 
 
@@ -118,10 +119,10 @@ def make_options(options: dict[str, Any]) -> EngineOptions:
         The options.
 
     Raises:
-        ValueError: If a name is unknown, or a value out of its range.
+        InvalidValueError: If a name is unknown, or a value out of its range.
     """
     known = [field.name for field in fields(EngineOptions)]
     unknown = [name for name in options if name not in known]
     if unknown:
-        raise ValueError(f"options that all methods take are {known}, found {unknown[0]!r}")
+        raise InvalidValueError(f"options that all methods take are {known}, found {unknown[0]!r}")
     return EngineOptions(**options)

@@ -1,0 +1,41 @@
+"""Every error and warning that msam raises by itself: each names the rule, the value found, and the remedy.
+
+Errors of your own code, and of torch or NumPy below it, are passed on as they are. To catch all of msam's at once::
+
+    try:
+        optimizer.step(closure)
+    except msam.errors.MsamError as error:
+        print(error)
+"""
+
+
+class MsamError(Exception):
+    """What all errors of msam have in common; raised as one of the kinds below."""
+
+
+class InvalidValueError(MsamError, ValueError):
+    """An argument, a setting or data whose value is out of its range, or does not fit the others."""
+
+
+class InvalidTypeError(MsamError, TypeError, ValueError):
+    """An argument of a type that cannot be used. It is a `ValueError` too, as which version 0.1 raised such errors."""
+
+
+class InvalidStateError(MsamError, RuntimeError):
+    """Something that cannot be done now: calls in the wrong order, gradients that are not there or not finite."""
+
+
+class MsamWarning(UserWarning):
+    """What all warnings of msam have in common."""
+
+
+class SkippedStepsWarning(MsamWarning):
+    """Many steps in a row were skipped because something in them was not finite."""
+
+
+class PerturbationWarning(MsamWarning):
+    """A perturbation does not do what it is meant to: it is rounded away, or the second pass does not see it."""
+
+
+class ContributionWarning(MsamWarning):
+    """Contributions of modalities are not taken as the model's author may think, or say nothing."""
