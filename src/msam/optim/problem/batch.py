@@ -90,7 +90,7 @@ class Batch:
         for part in self.multimodal_parts:
             outputs = part.coalition_outputs(plan.coalitions, baseline=baseline, samples=samples)
             with torch.no_grad():
-                given = outputs, part.target[:samples], plan, part.presence(samples)
+                given = outputs, part.take_target(samples), plan, part.presence(samples)
                 found.append(rule.contribute(*given))
                 errors.append(rule.pair_errors(*given))
         # The parts share their orders, so that their errors do not average out: the weighted mean is an upper bound.
