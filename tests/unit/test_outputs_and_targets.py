@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 import msam
 from msam.contribution import ContributionRule, TrainingMean, accuracy, find_not_finite, log_likelihood, true_class_probability
 from msam.errors import InvalidTypeError, InvalidValueError, MsamError
+from msam.optim.problem.blocks import collect_blocks
 
 NAMES = ("a", "b")
 
@@ -294,6 +295,23 @@ def test_weights_of_micro_batches_are_kept():
         lambda: msam.contribution.mask_rows({"a": torch.ones(2)}, [True]),
         lambda: msam.contribution.coalition_outputs(3, {"a": torch.ones(2)}, []),
         lambda: msam.contribution.coalition_outputs(Model(), [1], []),
+        lambda: msam.fusion.LateFusion([nn.Linear(2, 2)], nn.Linear(2, 2)),
+        lambda: msam.fusion.LateFusion({"a": 3}, nn.Linear(2, 2)),
+        lambda: msam.fusion.LateFusion({"a": nn.Linear(2, 2)}, 3),
+        lambda: msam.fusion.LateFusion({}, nn.Linear(2, 2)),
+        lambda: msam.fusion.late_fusion_mlp({"a": 2.5}, 3),
+        lambda: msam.fusion.late_fusion_mlp(["a"], 3),
+        lambda: msam.fusion.late_fusion_mlp({"a": 2}, "3"),
+        lambda: msam.fusion.EarlyFusion({"a": 2}, classes=0),
+        lambda: msam.fusion.EarlyFusion({"a": "2"}, classes=3),
+        lambda: msam.fusion.Maxout({"a": 2}, 3, pieces="2"),
+        lambda: msam.fusion.GatedFusion({"a": nn.Linear(2, 2)}, {"a": 2.5}, nn.Linear(2, 2)),
+        lambda: msam.fusion.FilmFusion({"a": nn.Linear(2, 2)}, [2], "a", nn.Linear(2, 2)),
+        lambda: msam.fusion.SharedTrunk({"a": 2}, 2, 3, nn.Linear(2, 2)),
+        lambda: msam.fusion.TransformerFusion({"a": nn.Linear(2, 4)}, 4, nn.Linear(4, 2), heads="4"),
+        lambda: msam.fusion.mlp_encoder(3, depth=0),
+        lambda: msam.fusion.mlp_encoder("3"),
+        lambda: collect_blocks([nn.Linear(2, 2)], []),
         lambda: msam.ContributionMonitor(3),
         lambda: msam.ContributionMonitor(Model(), interval=2.5),
         lambda: msam.ContributionMonitor(Model(), samples="3"),

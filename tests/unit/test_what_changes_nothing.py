@@ -253,6 +253,43 @@ def test_an_output_whose_first_axis_is_not_the_sample_is_never_cut():
             closure.coalition_outputs([frozenset({"a"}), frozenset({"a", "b"})], samples=3)
 
 
+class Alignment(nn.Module):
+    """As CLIP: features of both sides, brought to length 1, and their similarities; the text is read at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.look, self.text_projection = nn.Embedding(9, 4), nn.Linear(3, 4), nn.Linear(4, 4, bias=False)
+
+    def forward(self, pixel_values: Tensor, input_ids: Tensor) -> dict:
+        image = self.look(pixel_values)
+        text = self.text_projection(self.words(input_ids)[torch.arange(len(input_ids)), input_ids.argmax(1)])
+        image, text = (found / found.norm(dim=1, keepdim=True) for found in (image, text))
+        return {"logits_per_image": 5 * image @ text.T}
+
+
+@pytest.mark.parametrize(("baseline", "skipped"), [("zeros", 1), ("shuffled", 0)])
+def test_a_feature_of_zeros_is_no_stand_in_under_a_contrastive_loss(baseline: str, skipped: int):
+    model, target = Alignment(), torch.arange(6)
+    torch.manual_seed(1)
+    batch = {"pixel_values": torch.randn(6, 3), "input_ids": torch.randint(0, 9, (6, 5))}
+    closure = MultimodalClosure.from_batch(
+        model,
+        batch,
+        {"image": "pixel_values", "text": "input_ids"},
+        target=target,
+        loss=lambda output, _: cross_entropy(output["logits_per_image"], target),
+        logits=lambda output: output["logits_per_image"],
+        embeddings={"text": model.text_projection},
+        baseline=baseline,
+    )
+    optimizer = msam.ModalityAwareSAM(torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+    optimizer.step(closure)
+    assert optimizer.summary()["skipped"] == skipped
+    if not skipped:
+        assert sum(optimizer.contributions.values()) == pytest.approx(1)
+
+
 # -- types ---------------------------------------------------------------------------------------------------------------------
 
 
