@@ -195,6 +195,26 @@ def test_coalition_passes_leave_renormalised_tables_alone(kind: type):
     assert not torch.equal(table.weight, before), "it does write elsewhere"
 
 
+def test_a_training_pass_finds_a_tied_table_as_it_was():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.look = nn.Embedding(9, 4, max_norm=1.0), nn.Linear(3, 4)
+
+        def forward(self, inputs: dict) -> Tensor:
+            return (
+                self.words(inputs["text"]["ids"]).mean(1) * inputs["text"]["x"] + self.look(inputs["image"])
+            ) @ self.words.weight.T
+
+    model, target = Tied(), torch.arange(5)
+    inputs = {"text": {"ids": torch.randint(0, 9, (5, 2)), "x": torch.randn(5, 4)}, "image": torch.randn(5, 3)}
+    closure = msam.MultimodalClosure(model, inputs, target, cross_entropy)
+    loss = closure.loss()
+    closure.coalition_outputs([frozenset({"image"}), frozenset({"text"})])
+    loss.backward()
+    assert torch.isfinite(model.words.weight.grad).all()
+
+
 def test_a_coalition_pass_before_training_takes_no_gradient_away_under_autocast():
     model = msam.fusion.late_fusion_mlp({"a": 3, "b": 2}, 2, width=4)
     inputs, target = {"a": torch.randn(6, 3), "b": torch.randn(6, 2)}, torch.arange(6) % 2

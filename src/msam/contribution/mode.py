@@ -1,7 +1,7 @@
 """The one context in which all coalition passes run: evaluation mode, without gradient, and without a trace."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,17 @@ def evaluation_mode(module: nn.Module | None, *, gradient: bool = False) -> Iter
     _set_training(training, mode=False)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.set_grad_enabled(gradient):
+        with ExitStack() as stack:
+            if not gradient:
+                # A training pass before this one may hold a table for its backward pass, and finds it as it was.
+                for table in tables:
+                    stack.enter_context(torch.autograd.grad_mode._unsafe_preserve_version_counter(table))
+            stack.callback(_restore, tables, copies)
+            stack.enter_context(torch.set_grad_enabled(gradient))
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         _set_training(training, mode=True)
-        _restore(tables, copies)
         if not gradient:
             torch.clear_autocast_cache()
 
