@@ -81,6 +81,26 @@ def test_functions_are_looked_at_once_and_what_is_absent_already_is_not():
     assert len(said) == 1
 
 
+def test_few_samples_at_a_time_are_looked_at_together():
+    inputs, target = draw()
+
+    def look(model: nn.Module, rows: slice) -> None:
+        part = {name: value[rows] for name, value in inputs.items()}
+        closure = MultimodalClosure(model, part, target[rows], cross_entropy)
+        closure.coalition_outputs(msam.contribution.all_coalitions(("a", "b")))
+
+    model, other = Blind(reads=False), Blind(reads=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        look(model, slice(0, 3))
+        look(model, slice(3, 6))
+        look(other, slice(0, 3))
+        other.reads = True
+        look(other, slice(3, 8))
+    with pytest.warns(ContributionWarning, match="on the first 8 samples"):
+        look(model, slice(6, 8))
+
+
 # -- keys ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -115,8 +135,8 @@ class Wrapper(nn.Module):
 
 def make(model: nn.Module, key: str = "pixel_values", **options) -> MultimodalClosure:
     torch.manual_seed(0)
-    batch = {key: torch.randn(4, 3), "words": torch.randn(4, 2)}
-    target = torch.arange(4) % 3
+    batch = {key: torch.randn(8, 3), "words": torch.randn(8, 2)}
+    target = torch.arange(8) % 3
     loss = lambda output, _: cross_entropy(output, target)  # noqa: E731
     return MultimodalClosure.from_batch(model, batch, {"image": key, "text": "words"}, target=target, loss=loss, **options)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from msam.checks import check_callable, check_type
 from msam.contribution import Baseline, ContributionRule, Plan, Value, find_baseline, find_not_finite
 from msam.contribution.coalitions import Forward, Inputs, coalition_outputs, evaluation_mode
-from msam.contribution.idle import is_first_evaluation, warn_of_idle
+from msam.contribution.idle import is_to_be_looked_at, warn_of_idle
 from msam.contribution.nested import first_leaf, take_rows
 from msam.contribution.outputs import Logits
 from msam.errors import ContributionWarning, InvalidValueError
@@ -165,8 +165,9 @@ class ContributionMonitor:
         try:
             with evaluation_mode(module):
                 outputs = coalition_outputs(function, inputs, plan.coalitions, self.baseline, logits=self.logits)
-                if is_first_evaluation(module if module is not None else function):
-                    warn_of_idle(inputs, plan.coalitions, outputs, self.baseline)
+                identity = module if module is not None else function
+                if is_to_be_looked_at(identity):
+                    warn_of_idle(identity, inputs, plan.coalitions, outputs, self.baseline)
                 contributions = self.rule.contribute(outputs, target, plan).mean(1)
                 shares: list[float] = self.rule.shares(contributions).tolist()
                 if not all(map(math.isfinite, shares)):

@@ -20,7 +20,7 @@ from msam.contribution.coalitions import (
     fused_outputs,
     masked_outputs,
 )
-from msam.contribution.idle import is_first_evaluation, warn_of_idle
+from msam.contribution.idle import is_to_be_looked_at, warn_of_idle
 from msam.contribution.nested import first_leaf, take_rows
 from msam.contribution.outputs import Logits, find_logits
 from msam.errors import InvalidValueError
@@ -120,7 +120,7 @@ class Passes:
                 outputs = self._fuse(model, inputs, coalitions, _among(baseline, present, samples), samples)
             else:
                 outputs = self._run_all(inputs, coalitions, baseline, present, samples)
-            if is_first_evaluation(self._identity):
+            if is_to_be_looked_at(self._identity):
                 self._look_for_idle(inputs, coalitions, outputs, _among(baseline, present, None), present)
         return outputs
 
@@ -205,7 +205,7 @@ class Passes:
             forward, given, _ = self._cut(inputs, None)
             full = masked_outputs(forward, given, [everyone], baseline, logits=self._logits)[:, : outputs.shape[1]]
             outputs = torch.stack([full[0] if c == everyone else found for c, found in zip(coalitions, outputs, strict=True)])
-        warn_of_idle(inputs, coalitions, outputs, baseline, present)
+        warn_of_idle(self._identity, inputs, coalitions, outputs, baseline, present)
 
 
 def _among(baseline: Baseline, present: Mapping[str, Tensor], samples: int | None) -> Baseline:
