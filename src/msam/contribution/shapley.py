@@ -168,9 +168,8 @@ def normalise_shares(contributions: Tensor, negative: NegativeRule = "zero") -> 
     total = counted.sum(-1, keepdim=True)
     # The inner choice keeps the division's gradient finite where nothing counts.
     shares = torch.where(total > 0, counted / torch.where(total > 0, total, 1.0), 1 / contributions.shape[-1])
-    # Minus infinity counts 0, and a sum can overflow: what is not finite must not become a number like others.
-    finite = torch.isfinite(contributions).all(-1, keepdim=True) & torch.isfinite(total)
-    return torch.where(finite, shares, torch.nan)
+    # 0 where all is finite, else NaN: minus infinity counts 0, and a sum can overflow, but neither may look like a share.
+    return shares + (contributions.sum(-1, keepdim=True) + total) * 0
 
 
 def contribution_shares(contributions: Mapping[str, float]) -> dict[str, float]:
