@@ -122,6 +122,29 @@ class ContributionRule:
             return None
         return plan.sampled.standard_error(self._evaluate(outputs, target, plan, present).mean(1))
 
+    def find_not_finite(self, outputs: Tensor, target: Tensor, plan: Plan, present: Tensor | None = None) -> str:
+        """Name the first coalition whose value is not finite.
+
+        Args:
+            outputs: Of the plan's coalitions, shape ``(K, B, ...)``.
+            target: Shape ``(B, ...)``.
+            plan: As made by `plan`.
+            present: As in `contribute`.
+
+        Returns:
+            A clause that says which, and on how many samples; empty if all are finite.
+        """
+        if isinstance(self._function, MonoModalResponse):
+            values = outputs.flatten(2).sum(-1)
+        else:
+            values = self._evaluate(outputs, target, plan, present)
+        bad = ~values.isfinite()
+        for coalition, found in zip(plan.coalitions, bad, strict=True):
+            if bool(found.any()):
+                names = [name for name in plan.modalities if name in coalition]
+                return f"the value of the coalition {names} is not finite on {int(found.sum())} of {len(found)} samples"
+        return ""
+
     def shares(self, contributions: Tensor) -> Tensor:
         """Turn contributions into shares.
 

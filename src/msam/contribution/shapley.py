@@ -142,9 +142,10 @@ def normalise_shares(contributions: Tensor, negative: NegativeRule = "zero") -> 
     if negative not in {"zero", "absolute"}:
         raise InvalidValueError(f"negative must be 'zero' or 'absolute', found {negative!r}")
     counted = contributions.clamp_min(0) if negative == "zero" else contributions.abs()
-    total = counted.sum(-1, keepdim=True)
+    # The difference is 0 where all are finite and NaN elsewhere, so that NaN and infinity never become a plausible share.
+    total = counted.sum(-1, keepdim=True) + (contributions - contributions).sum(-1, keepdim=True)
     # The inner choice keeps the division's gradient finite where nothing counts.
-    return torch.where(total > 0, counted / torch.where(total > 0, total, 1.0), 1 / contributions.shape[-1])
+    return torch.where(total == 0, 1 / contributions.shape[-1], counted / torch.where(total == 0, 1.0, total))
 
 
 def contribution_shares(contributions: Mapping[str, float]) -> dict[str, float]:

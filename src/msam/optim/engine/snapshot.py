@@ -1,8 +1,10 @@
-"""What a step must give back as it found it: parameters, module buffers and random number generators."""
+"""What a step must give back as it found it: parameters, and the state of random number generators."""
 
+import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ class BufferSnapshot:
 
 
 class Backup:
-    """A copy of parameters, in buffers that can stay for the next one.
+    """A copy of tensors, in buffers that can stay for the next one.
 
     New buffers in every step may cost page faults, which on a CPU take longer than the copy. A training step needs most
     memory in its second pass, where the copy is in use: to keep it afterwards does not raise that peak.
@@ -62,6 +64,14 @@ class Backup:
             self._buffers = []  # before the new ones, so that there are never two copies
             self._buffers = clone_all(tensors)
         self._taken_of = list(tensors)
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Return what was taken, with its copy.
+
+        Returns:
+            Pairs of a tensor and what it was.
+        """
+        return list(zip(self._taken_of, self._buffers, strict=True)) if self._taken_of else []
 
     @torch.no_grad()
     def restore_(self) -> bool:
@@ -89,14 +99,79 @@ def _alike(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
 
 
 class RandomState:
-    """The state of torch's random number generators, on the CPU and, where CUDA has been used, on its devices."""
+    """The state of torch's random number generators, on the CPU and, where CUDA has been used, on its devices.
 
-    def __init__(self) -> None:
+    Args:
+        with_python: Whether also that of Python's ``random``.
+        with_numpy: Whether also that of NumPy's legacy generator, ``numpy.random``.
+    """
+
+    def __init__(self, *, with_python: bool = False, with_numpy: bool = False) -> None:
         self._cpu = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self._python = random.getstate() if with_python else None
+        self._numpy = np.random.get_state() if with_numpy else None
 
     def restore_(self) -> None:
         """Rewind the generators to the remembered state."""
         torch.set_rng_state(self._cpu)
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
+        if self._python is not None:
+            random.setstate(self._python)
+        if self._numpy is not None:
+            np.random.set_state(self._numpy)
+
+    def python_moved(self) -> bool:
+        """Tell whether Python's generator, which was remembered, has been drawn from since.
+
+        Returns:
+            Whether it has.
+        """
+        return self._python is not None and random.getstate() != self._python
+
+    def numpy_moved(self) -> bool:
+        """Tell whether NumPy's generator, which was remembered, has been drawn from since.
+
+        Returns:
+            Whether it has.
+        """
+        if self._numpy is None:
+            return False
+        before, now = cast(tuple[Any, ...], self._numpy), cast(tuple[Any, ...], np.random.get_state())
+        # The position comes before the key, which is 624 numbers.
+        return before[0] != now[0] or before[2:] != now[2:] or not np.array_equal(before[1], now[1])
+
+
+class Noise:
+    """Remembers generators before a pass, so that the next pass draws the same numbers.
+
+    Torch's always. Python's and NumPy's, which few models use, are compared on the first and on every hundredth step; once a
+    pass at theta has moved one of them, it is remembered and rewound from that step on.
+    """
+
+    CHECKED_EVERY = 100
+
+    def __init__(self) -> None:
+        self._python = self._numpy = False
+
+    def take(self, step: int) -> RandomState:
+        """Remember the generators.
+
+        Args:
+            step: Number of steps taken before.
+
+        Returns:
+            Their state.
+        """
+        looks = step % self.CHECKED_EVERY == 0
+        return RandomState(with_python=looks or self._python, with_numpy=looks or self._numpy)
+
+    def learn(self, before: RandomState) -> None:
+        """Find out which generators a pass has moved.
+
+        Args:
+            before: Taken before it.
+        """
+        self._python = self._python or before.python_moved()
+        self._numpy = self._numpy or before.numpy_moved()

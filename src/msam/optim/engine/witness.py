@@ -28,6 +28,9 @@ class Witness:
         Args:
             parameters: Those with a gradient.
         """
+        if not parameters:
+            self._left = None
+            return
         held = min(parameters, key=Tensor.numel)
         gradient = cast(Tensor, held.grad)
         self._left = held, gradient, gradient._version
@@ -87,16 +90,19 @@ class Witness:
         finally:
             self._marked = None
 
-    def is_untouched(self, parameter: Tensor) -> bool:
-        """Tell whether a parameter's gradient is still the mark that was put there before the pass.
+    def saw_gradients(self, parameters: Sequence[Tensor]) -> bool:
+        """Tell whether a pass left any gradient.
 
         Args:
-            parameter: Which.
+            parameters: Those with a gradient after it.
 
         Returns:
-            Whether the pass neither zeroed it nor added to it.
+            Whether one of them is not just the mark that was put there before the pass, untouched.
         """
-        return self._marked is not None and parameter.grad is self._marked and self._marked._version == 0
+        marked = self._marked
+        if marked is None:
+            return bool(parameters)
+        return any(parameter.grad is not marked or marked._version > 0 for parameter in parameters)
 
     def __getstate__(self) -> dict[str, None]:
         # Copies and pickles of parameters come without gradients.

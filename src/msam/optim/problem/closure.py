@@ -91,6 +91,7 @@ class MultimodalClosure:
         """Modality name -> which samples have it, shape ``(B,)``, boolean; those that are not named are there in all."""
         self._masks: list[tuple[Mapping[str, Tensor], Baseline]] = []
         self.mask_(self.present, self.baseline)
+        self.reduction, self.count = "mean", float(len(target))
         self.target = target
         self.loss_fn = loss_fn
         self.penalties: list[Callable[[MultimodalClosure], Tensor]] = []
