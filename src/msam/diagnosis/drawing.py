@@ -4,11 +4,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from msam.diagnosis.result import Diagnosis
+from msam.diagnosis.measured import Measured
 from msam.diagnosis.wording import PLAIN, SHARE, metric_units
 
 
-def draw_diagnosis(diagnosis: Diagnosis) -> Table:
+def draw_diagnosis(diagnosis: Measured) -> Table:
     """Draw all numbers.
 
     Args:
@@ -44,7 +44,7 @@ def _add_row(table: Table, *cells: str) -> None:
     table.add_row(*(Text(cell) for cell in cells))
 
 
-def _draw_contributions(diagnosis: Diagnosis) -> Table:
+def _draw_contributions(diagnosis: Measured) -> Table:
     units = metric_units(diagnosis.metric)
     head = f"{diagnosis.metric}{', %' * units.percent}"
     title = f"Contributions on {diagnosis.samples} samples: Shapley values of {diagnosis.value}, and {diagnosis.metric}"
@@ -61,7 +61,7 @@ def _draw_contributions(diagnosis: Diagnosis) -> Table:
     return table
 
 
-def _draw_pairs(diagnosis: Diagnosis) -> Table:
+def _draw_pairs(diagnosis: Measured) -> Table:
     table = _table("Pairs", ["absent as", "pair"], ["interaction", "verdict"])
     for baseline, view in diagnosis.views.items():
         table.add_section()
@@ -70,7 +70,7 @@ def _draw_pairs(diagnosis: Diagnosis) -> Table:
     return table
 
 
-def _draw_missing(diagnosis: Diagnosis) -> Table:
+def _draw_missing(diagnosis: Measured) -> Table:
     units = metric_units(diagnosis.metric)
     fractions = [fraction for fraction, _ in next(iter(diagnosis.main.missing.values()))]
     title = f"Missing in a share of the samples: {diagnosis.metric}{', %' * units.percent}"
@@ -82,7 +82,7 @@ def _draw_missing(diagnosis: Diagnosis) -> Table:
     return table
 
 
-def _draw_probes(diagnosis: Diagnosis) -> Table:
+def _draw_probes(diagnosis: Measured) -> Table:
     numbers = ["raw inputs", "branch", "lost", "raw, above chance"]
     table = _table("Linear probes: accuracy, %", ["modality"], numbers)
     for name, probe in diagnosis.probes.items():

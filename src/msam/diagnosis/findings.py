@@ -1,8 +1,8 @@
 """What a diagnosis supports, in plain sentences."""
 
 from msam.diagnosis.estimates import Estimate
+from msam.diagnosis.measured import Measured
 from msam.diagnosis.remedy import suggest_remedy
-from msam.diagnosis.result import Diagnosis
 from msam.diagnosis.wording import PLAIN, SHARE, join_words, metric_units
 
 _MEANINGS = {
@@ -11,7 +11,7 @@ _MEANINGS = {
 }
 
 
-def state_findings(diagnosis: Diagnosis) -> list[str]:
+def state_findings(diagnosis: Measured) -> list[str]:
     """Say what the numbers support.
 
     Args:
@@ -34,11 +34,11 @@ def state_findings(diagnosis: Diagnosis) -> list[str]:
     ]
 
 
-def _basis(diagnosis: Diagnosis) -> str:
+def _basis(diagnosis: Measured) -> str:
     return f"absent as {next(iter(diagnosis.views))!r}"
 
 
-def _state_dominance(diagnosis: Diagnosis) -> str:
+def _state_dominance(diagnosis: Measured) -> str:
     view, first = diagnosis.main, diagnosis.main.first
     share, lead = SHARE.level(view.shares[first]), view.lead
     assert lead is not None
@@ -53,7 +53,7 @@ def _state_dominance(diagnosis: Diagnosis) -> str:
     )
 
 
-def _state_nothing_added(diagnosis: Diagnosis) -> list[str]:
+def _state_nothing_added(diagnosis: Measured) -> list[str]:
     contributions = diagnosis.main.contributions
     sentences = []
     for name, found in contributions.items():
@@ -64,7 +64,7 @@ def _state_nothing_added(diagnosis: Diagnosis) -> list[str]:
     return sentences
 
 
-def _state_pairs(diagnosis: Diagnosis) -> list[str]:
+def _state_pairs(diagnosis: Measured) -> list[str]:
     """Say which pairs are complementary or redundant; contradictions are left to the disagreements."""
     sentences = []
     for index, first in enumerate(diagnosis.main.interactions):
@@ -82,7 +82,7 @@ def _state_pairs(diagnosis: Diagnosis) -> list[str]:
     return sentences
 
 
-def _state_costs(diagnosis: Diagnosis) -> list[str]:
+def _state_costs(diagnosis: Measured) -> list[str]:
     units, view = metric_units(diagnosis.metric), diagnosis.main
     return [
         f"With {name} missing, {diagnosis.metric} is {units.level(view.without[name])} instead of "
@@ -92,7 +92,7 @@ def _state_costs(diagnosis: Diagnosis) -> list[str]:
     ]
 
 
-def _state_disagreements(diagnosis: Diagnosis) -> list[str]:
+def _state_disagreements(diagnosis: Measured) -> list[str]:
     """Say where baselines disagree: on who dominates, on a contribution's sign, or on a pair's word."""
     views = diagnosis.views
     if len(views) < 2:
@@ -119,7 +119,7 @@ def _disagreement(about: str, found: dict[str, Estimate]) -> list[str]:
     return [f"Baselines disagree about {about}: {join_words(words)}."]
 
 
-def _state_probes(diagnosis: Diagnosis) -> list[str]:
+def _state_probes(diagnosis: Measured) -> list[str]:
     sentences = []
     for name, probe in diagnosis.probes.items():
         if probe.starved:
@@ -133,7 +133,7 @@ def _state_probes(diagnosis: Diagnosis) -> list[str]:
     return sentences
 
 
-def _state_limits(diagnosis: Diagnosis) -> list[str]:
+def _state_limits(diagnosis: Measured) -> list[str]:
     sentences = []
     if any(probe.lost is not None for probe in diagnosis.probes.values()):
         sentences.append(

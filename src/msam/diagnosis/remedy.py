@@ -1,6 +1,6 @@
 """Which remedy the evidence supports, or that nothing needs fixing."""
 
-from msam.diagnosis.result import Diagnosis
+from msam.diagnosis.measured import Measured
 from msam.diagnosis.wording import SHARE, join_words, metric_units
 
 WIDE = 0.05
@@ -9,7 +9,7 @@ WIDE = 0.05
 _DECIDES = "`msam compare` tells which helps on your task, and at what cost"
 
 
-def suggest_remedy(diagnosis: Diagnosis) -> list[str]:
+def suggest_remedy(diagnosis: Measured) -> list[str]:
     """Say what to do.
 
     Args:
@@ -21,7 +21,7 @@ def suggest_remedy(diagnosis: Diagnosis) -> list[str]:
     return [_about_starvation(diagnosis), *_about_missing(diagnosis)]
 
 
-def sufficient_modality(diagnosis: Diagnosis) -> str | None:
+def sufficient_modality(diagnosis: Measured) -> str | None:
     """Find a modality that is all the model needs, as far as can be measured, under every baseline.
 
     Args:
@@ -42,7 +42,7 @@ def sufficient_modality(diagnosis: Diagnosis) -> str | None:
     return None
 
 
-def _about_starvation(diagnosis: Diagnosis) -> str:
+def _about_starvation(diagnosis: Measured) -> str:
     enough, starved = sufficient_modality(diagnosis), diagnosis.starved
     if enough is not None and not starved:
         return _about_sufficient(diagnosis, enough)
@@ -82,7 +82,7 @@ def _about_starvation(diagnosis: Diagnosis) -> str:
     )
 
 
-def _about_sufficient(diagnosis: Diagnosis, enough: str) -> str:
+def _about_sufficient(diagnosis: Measured, enough: str) -> str:
     others = [name for name in diagnosis.modalities if name != enough]
     opening = f"{enough} suffices: everything is not measurably better than {enough} alone"
     probed = {name: diagnosis.probes[name].raw_above_chance for name in others if name in diagnosis.probes}
@@ -101,7 +101,7 @@ def _about_sufficient(diagnosis: Diagnosis, enough: str) -> str:
     )
 
 
-def _about_missing(diagnosis: Diagnosis) -> list[str]:
+def _about_missing(diagnosis: Measured) -> list[str]:
     """Name the modalities without which the model does worse than what the others know."""
     units, view, sentences = metric_units(diagnosis.metric), diagnosis.main, []
     for name in diagnosis.modalities:

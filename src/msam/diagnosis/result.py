@@ -1,53 +1,25 @@
 """The result of a diagnosis: numbers, sentences, a table, and a file."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msam.diagnosis.estimates import LEVEL, Estimate
-from msam.diagnosis.probes import BranchProbe
-from msam.diagnosis.view import View
+from msam.diagnosis.estimates import LEVEL
+from msam.diagnosis.findings import state_findings
+from msam.diagnosis.measured import Measured
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Measured):
     """What a trained model makes of each modality; see `diagnose`.
 
     ``str(diagnosis)`` is the table and the findings as text.
     """
-
-    modalities: tuple[str, ...]
-    samples: int
-    """In the loader."""
-    value: str
-    """What a coalition is worth, such as "probability"; Shapley values and interactions are in its units."""
-    metric: str
-    """"accuracy", or "mean value" if the target is not a class."""
-    views: dict[str, View]
-    """Baseline -> all numbers under it. The first one decides where sentences name one number."""
-    probes: dict[str, BranchProbe]
-    """Modality name -> linear probes; empty without `probe_loader`."""
-    unused: dict[str, Estimate]
-    """Modality name -> how much better than the model without it the best linear probe of another modality is."""
-    resamples: int
-    seed: int
-    notes: list[str] = field(default_factory=list)
-    """What was skipped, and why."""
-
-    @property
-    def main(self) -> View:
-        """The numbers under the first baseline."""
-        return next(iter(self.views.values()))
-
-    @property
-    def starved(self) -> list[str]:
-        """The modalities whose branch reads measurably worse than its raw inputs."""
-        return [name for name, probe in self.probes.items() if probe.starved]
 
     def findings(self) -> list[str]:
         """Say in plain sentences what the evidence supports, and what to do about it.
@@ -56,8 +28,6 @@ class Diagnosis:
             Sentences: who dominates, which modalities are redundant or complementary, what a missing one costs, what the
             baselines disagree about, which branches lost something, and the remedy, if any.
         """
-        from msam.diagnosis.findings import state_findings
-
         return state_findings(self)
 
     def table(self) -> "Table":
@@ -66,6 +36,7 @@ class Diagnosis:
         Returns:
             A rich table, one below the other: contributions, pairs, missing modalities, probes.
         """
+        # Drawing needs rich, which `import msam` shall not load.
         from msam.diagnosis.drawing import draw_diagnosis
 
         return draw_diagnosis(self)

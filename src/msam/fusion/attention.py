@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from msam.errors import InvalidValueError
+from msam.fusion.encoded import EncodedFusion
 from msam.fusion.encoders import mlp_encoder
 
 
-class TransformerFusion(nn.Module):
+class TransformerFusion(EncodedFusion):
     """Let a learned class token and the tokens of all modalities attend to each other; the head reads the class token.
 
     Each modality's encoder gives tokens, to which a learned vector of its modality is added, so that attention can tell
@@ -68,26 +69,7 @@ class TransformerFusion(nn.Module):
         self.head = head
 
     @override
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map a batch to the output.
-
-        Args:
-            inputs: Modality name -> input; all of the encoders' names.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
-        return self.fuse({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
-
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Map the encoders' tokens to the output.
-
-        Args:
-            features: Modality name -> ``(B, F)`` or ``(B, T_m, F)``.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
         tokens = [self._take_tokens(name, features[name]) for name in self.encoders]
         start = self.class_token.expand(len(tokens[0]), 1, -1)
         read: Tensor = self.transformer(torch.cat([start, *tokens], dim=1))[:, 0]

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from msam.errors import InvalidValueError
+from msam.fusion.encoded import EncodedFusion
 from msam.fusion.encoders import mlp_encoder
 
 
-class FilmFusion(nn.Module):
+class FilmFusion(EncodedFusion):
     r"""Scale and shift one modality's feature by maps of the others: ``h = (1 + gamma(z)) f + beta(z)``, then a head.
 
     Here f is the named modality's feature and z the others' features, concatenated; gamma and beta are affine maps. The
@@ -54,33 +55,14 @@ class FilmFusion(nn.Module):
         self.head = head
 
     @override
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map a batch to the output.
-
-        Args:
-            inputs: Modality name -> input; all of the encoders' names.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
-        return self.fuse({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
-
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Map the encoders' features to the output.
-
-        Args:
-            features: Modality name -> ``(B, F_m)``.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
         condition = torch.cat([features[name] for name in self.conditions], dim=-1)
         scaled = (1 + self.scale(condition)) * features[self.modulated]
         output: Tensor = self.head(scaled + self.shift(condition))
         return output
 
 
-class GatedFusion(nn.Module):
+class GatedFusion(EncodedFusion):
     r"""Multiply each modality's feature by a gate computed from all, concatenate, and map to the output by one head.
 
     ``h_m = sigmoid(W_m [f_1, ..., f_M] + b_m) f_m``, elementwise. Declares ``encoders`` and ``fuse``.
@@ -114,26 +96,7 @@ class GatedFusion(nn.Module):
         self.head = head
 
     @override
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map a batch to the output.
-
-        Args:
-            inputs: Modality name -> input; all of the encoders' names.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
-        return self.fuse({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
-
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Map the encoders' features to the output.
-
-        Args:
-            features: Modality name -> ``(B, F_m)``.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
         joint = torch.cat([features[name] for name in self.encoders], dim=-1)
         output: Tensor = self.head(self.gates(joint).sigmoid() * joint)
         return output

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.fusion.encoded import EncodedFusion
 from msam.fusion.encoders import mlp_encoder
 
 
-class LateFusion(nn.Module):
+class LateFusion(EncodedFusion):
     """Encode each modality on its own, concatenate the features, and map them to the output by one head.
 
     Declares ``encoders`` and ``fuse``, so that contributions cost one batched pass of the head.
@@ -31,26 +32,7 @@ class LateFusion(nn.Module):
         self.head = head
 
     @override
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map a batch to the output.
-
-        Args:
-            inputs: Modality name -> input; all of the encoders' names.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
-        return self.fuse({name: encoder(inputs[name]) for name, encoder in self.encoders.items()})
-
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Map the encoders' features to the output.
-
-        Args:
-            features: Modality name -> ``(B, F_m)``.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
         output: Tensor = self.head(torch.cat([features[name] for name in self.encoders], dim=-1))
         return output
 

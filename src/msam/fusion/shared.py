@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from msam.errors import InvalidValueError
+from msam.fusion.encoded import EncodedFusion
 from msam.fusion.encoders import mlp_encoder
 
 
-class SharedTrunk(nn.Module):
+class SharedTrunk(EncodedFusion):
     """Map each modality to a common width by a linear adapter, pass each through one trunk, concatenate, apply a head.
 
     ``h_m = trunk(A_m x_m + a_m)``. Modalities compete for the trunk's weights, not only for the head's. Declares
@@ -43,31 +44,12 @@ class SharedTrunk(nn.Module):
         self.head = head
 
     @property
-    def encoders(self) -> dict[str, nn.Module]:
+    def encoders(self) -> dict[str, nn.Module]:  # type: ignore[override]  # never set
         """Modality name -> adapter and trunk, built when asked for, so that the trunk is registered and saved once."""
         return {name: nn.Sequential(adapter, self.trunk) for name, adapter in self.adapters.items()}
 
     @override
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map a batch to the output.
-
-        Args:
-            inputs: Modality name -> ``(B, size)``; all names.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
-        return self.fuse({name: self.trunk(adapter(inputs[name])) for name, adapter in self.adapters.items()})
-
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Map the features to the output.
-
-        Args:
-            features: Modality name -> ``(B, F)``.
-
-        Returns:
-            The output of the head, ``(B, ...)``.
-        """
         output: Tensor = self.head(torch.cat([features[name] for name in self.adapters], dim=-1))
         return output
 

@@ -8,23 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from msam.contribution.baselines import Baseline, find_baseline
-from msam.contribution.coalitions import (
-    Coalition,
-    Forward,
-    Inputs,
-    LateFusionModel,
-    all_coalitions,
-    coalition_outputs,
-    coalition_values,
-    encode,
-    evaluation_mode,
-    fused_outputs,
-    mask_rows,
-)
-from msam.contribution.nested import first_leaf, list_leaves, map_nested, take_rows
+from msam.contribution.coalitions import Coalition, Forward, Inputs, all_coalitions, coalition_values
 from msam.contribution.values import ValueFunction
 from msam.errors import InvalidValueError
 from msam.optim.problem.from_batch import BatchLoss, ModelCall
+from msam.optim.problem.inputs import BatchInputs
+from msam.optim.problem.passes import Passes, module_behind
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 """``loss_fn(output, target)``: a mean (0-d) or per-sample losses, which are averaged."""
@@ -81,24 +70,17 @@ class MultimodalClosure:
     ) -> None:
         if len(inputs) == 0:
             raise InvalidValueError("inputs must name at least one modality, found none; pass a mapping such as {'image': x}")
-        self.forward = forward
-        self._call = forward if isinstance(forward, ModelCall) else None
-        self._features: dict[str, Tensor] | None = None
-        self._output: Tensor | None = None
+        self._passes = Passes(forward, model)
+        self._batch = BatchInputs(inputs, templates or {}, present or {})
         self.baseline = find_baseline(baseline)
         """What stands in for an absent modality."""
-        self._inputs, self.present = _complete(inputs, templates or {}, present or {})
-        """Modality name -> which samples have it, shape ``(B,)``, boolean; those that are not named are there in all."""
-        self._masks: list[tuple[Mapping[str, Tensor], Baseline]] = []
-        self.mask_(self.present, self.baseline)
         self.reduction, self.count = "mean", float(len(target))
         self.target = target
         self.loss_fn = loss_fn
         self.penalties: list[Callable[[MultimodalClosure], Tensor]] = []
         """Terms that are added to the loss, each from this closure to a 0-d tensor. Balancing methods put theirs here."""
         self._evaluations = [0]  # shared with the closures of other inputs that come from this one
-        self.model = model if model is not None else _module_behind(forward)
-        self._late_fusion = forward if isinstance(forward, LateFusionModel) else None
+        self.mask_(self.present, self.baseline)
 
     @classmethod
     def from_batch(
@@ -172,7 +154,7 @@ class MultimodalClosure:
         """
         call = ModelCall(model, batch, modalities, loss=loss, target=target, logits=logits, embeddings=embeddings or {})
         adapted = call.adapt(find_baseline(baseline))
-        return cls(call, call.inputs, call.target, call.loss, model=_module_behind(model), present=present, baseline=adapted)
+        return cls(call, call.inputs, call.target, call.loss, model=module_behind(model), present=present, baseline=adapted)
 
     @property
     def evaluations(self) -> int:
@@ -180,21 +162,33 @@ class MultimodalClosure:
         return self._evaluations[0]
 
     @property
+    def forward(self) -> Forward:
+        """From a mapping of inputs to the model's output."""
+        return self._passes.forward
+
+    @property
+    def model(self) -> nn.Module | None:
+        """What is put into evaluation mode during coalition passes."""
+        return self._passes.model
+
+    @property
     def modalities(self) -> tuple[str, ...]:
         """The names of the modalities, in the order of `inputs`."""
-        return tuple(self._inputs)
+        return self._batch.names
+
+    @property
+    def present(self) -> dict[str, Tensor]:
+        """Modality name -> which samples have it, shape ``(B,)``, boolean; those that are not named are there in all."""
+        return self._batch.present
 
     @property
     def inputs(self) -> dict[str, Any]:
         """Modality name -> input, absent ones replaced; made anew at each reading where what stands in is learned."""
-        inputs = self._inputs
-        for keep, baseline in self._masks:
-            inputs = mask_rows(inputs, keep, baseline)
-        return inputs
+        return self._batch.read()
 
     @inputs.setter
     def inputs(self, inputs: Inputs) -> None:
-        self._inputs, self._masks = dict(inputs), []
+        self._batch.replace_(inputs)
         self.forget()
 
     def mask_(self, keep: Mapping[str, Tensor], baseline: Baseline) -> None:
@@ -205,12 +199,7 @@ class MultimodalClosure:
             baseline: What stands in; where it is learned, each pass has its present value, with a graph of its own.
         """
         self.forget()
-        baseline = baseline if self._call is None else self._call.adapt(baseline)
-        masked = mask_rows(self._inputs, keep, baseline)
-        if self._masks or any(leaf.grad_fn is not None for name in keep for leaf in list_leaves(masked[name])):
-            self._masks = [*self._masks, (keep, baseline)]
-        else:
-            self._inputs = masked
+        self._batch.mask_(keep, self._passes.adapt(baseline))
 
     def presence(self, samples: int | None = None) -> Tensor | None:
         """Tell which samples have which modality.
@@ -221,10 +210,7 @@ class MultimodalClosure:
         Returns:
             Shape ``(M, samples)``, boolean; None if all have all.
         """
-        if not self.present:
-            return None
-        everyone = torch.ones_like(next(iter(self.present.values())))
-        return torch.stack([self.present.get(name, everyone)[:samples] for name in self.modalities])
+        return self._batch.presence(samples)
 
     def __call__(self, weight: Tensor | float = 1.0) -> Tensor:
         """Run forward and backward; gradients accumulate.
@@ -256,12 +242,7 @@ class MultimodalClosure:
         Returns:
             What the loss function returns, with its graph and without penalties.
         """
-        if self._late_fusion is not None:
-            self._features = encode(self._late_fusion, self.inputs)
-            output = self._late_fusion.fuse(self._features)
-        else:
-            output = self.forward(self.inputs)
-        self._output = output if self._call is None else self._call.peek(output)
+        output = self._passes.train(self.inputs)
         self._evaluations[0] += 1
         return self.loss_fn(output, self.target)
 
@@ -284,6 +265,7 @@ class MultimodalClosure:
             A new closure, penalties included; this one stays.
         """
         other = copy(self)
+        other._passes, other._batch = copy(self._passes), copy(self._batch)
         other.forget()
         with torch.enable_grad():  # so that a learned stand-in is seen to be one
             other.mask_(keep, baseline)
@@ -291,14 +273,11 @@ class MultimodalClosure:
 
     def detach_(self) -> None:
         """Let go of the graph of what contributions could reuse."""
-        if self._features is not None:
-            self._features = {name: feature.detach() for name, feature in self._features.items()}
-        if self._output is not None:
-            self._output = self._output.detach()
+        self._passes.detach_()
 
     def forget(self) -> None:
         """Drop what contributions could reuse, because the weights have changed since."""
-        self._features = self._output = None
+        self._passes.forget()
 
     def masked_loss(self, inputs: Inputs) -> Tensor:
         """Run the forward pass on other inputs of the same samples, for penalties.
@@ -341,24 +320,7 @@ class MultimodalClosure:
         Cost: a forward pass per coalition; under late fusion one row per encoder and one batched pass of the head.
         """
         baseline = baseline if baseline is not None else self.baseline
-        forward, inputs = self.forward, self.inputs
-        if self._call is not None:
-            forward, inputs = self._call.for_coalitions(inputs, samples)
-            baseline = self._call.adapt(baseline)
-        elif samples is not None:
-            inputs = {name: take_rows(value, samples) for name, value in inputs.items()}
-        with evaluation_mode(self.model, gradient=gradient):
-            if self._late_fusion is not None:
-                features = self._features if self._features is not None else encode(self._late_fusion, inputs)
-                features = features if samples is None else {name: feature[:samples] for name, feature in features.items()}
-                return fused_outputs(self._late_fusion, inputs, features, coalitions, baseline)
-            known, everyone = self._output, frozenset(inputs)
-            if known is None or everyone not in coalitions:
-                return coalition_outputs(forward, inputs, coalitions, baseline)
-            masked = [c for c in coalitions if c != everyone]
-            found = dict(zip(masked, coalition_outputs(forward, inputs, masked, baseline) if masked else (), strict=True))
-            found[everyone] = known if samples is None else known[:samples]
-            return torch.stack([found[coalition] for coalition in coalitions])
+        return self._passes.coalition_outputs(self.inputs, coalitions, baseline, samples, gradient=gradient)
 
     def coalition_values(self, value: ValueFunction) -> Tensor:
         """Evaluate what each coalition is worth on each sample of this batch, without gradient.
@@ -374,28 +336,3 @@ class MultimodalClosure:
         outputs = self.coalition_outputs(all_coalitions(self.modalities))
         with torch.no_grad():
             return coalition_values(outputs, self.target, value)
-
-
-def _complete(
-    inputs: Inputs, templates: Mapping[str, Any], present: Mapping[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Add modalities that the batch does not have; return all inputs, and which samples have which."""
-    samples = len(first_leaf(next(iter(inputs.values()))))
-    names = [*templates, *(name for name in inputs if name not in templates)]
-    full, masks = dict(inputs), dict(present)
-    for name in names:
-        if name not in inputs:
-            full[name] = map_nested(lambda leaf: leaf.expand(samples, *leaf.shape), templates[name])
-            masks[name] = torch.zeros(samples, dtype=torch.bool, device=first_leaf(full[name]).device)
-    for name, mask in masks.items():
-        if name not in full or mask.shape != (samples,) or mask.dtype != torch.bool:
-            raise InvalidValueError(
-                f"present must map modalities to boolean masks of shape ({samples},), found {name!r} with "
-                f"{tuple(mask.shape)} of {mask.dtype}; the modalities are {list(full)}"
-            )
-    return {name: full[name] for name in names}, masks
-
-
-def _module_behind(forward: Callable[..., Any]) -> nn.Module | None:
-    owner = forward if isinstance(forward, nn.Module) else getattr(forward, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None

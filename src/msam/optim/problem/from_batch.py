@@ -1,23 +1,20 @@
 """Models that are called as ``model(**batch)``: which part of a batch is whose, and what "absent" means for it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import override
 
 from msam.contribution.baselines import Baseline, Shuffled, Zeros
-from msam.contribution.nested import list_leaves, map_nested, take_rows
+from msam.contribution.nested import list_leaves, take_rows
 from msam.errors import InvalidValueError
+from msam.optim.problem.embeddings import ROWS, EmbeddingBaseline, replaced_rows
 
 BatchLoss = Callable[[Any, Mapping[str, Any]], Tensor]
 """``loss(output, batch)``: a mean (0-d) or per-sample losses."""
-
-ROWS = "rows of embeddings"
-"""Key of the row numbers among a modality's inputs; not a name that an argument of a model can have."""
 
 
 def find_logits(output: Any) -> Any:
@@ -199,78 +196,6 @@ class ModelCall:
         """
         known = isinstance(baseline, Zeros | Shuffled | EmbeddingBaseline)
         return baseline if known or not self._embeddings else EmbeddingBaseline(baseline, self._embeddings)
-
-
-class EmbeddingBaseline(Baseline):
-    """Zeros for embeddings, and another baseline for all other tensors.
-
-    Args:
-        other: The other baseline.
-        embeddings: The names of modalities that have embeddings.
-    """
-
-    def __init__(self, other: Baseline, embeddings: Mapping[str, nn.Module]) -> None:
-        self.other = other
-        self._names = frozenset(embeddings)
-
-    @override
-    def absent(self, name: str, value: Any) -> Any:
-        if name not in self._names:
-            return self.other.absent(name, value)
-        if isinstance(value, Tensor):
-            return torch.zeros_like(value)
-        rest = {key: item for key, item in value.items() if key != ROWS}
-        return {ROWS: torch.zeros_like(value[ROWS]), **self.other.absent(name, rest)}
-
-
-@contextmanager
-def replaced_rows(name: str, module: nn.Module, rows: Tensor) -> Iterator[None]:
-    """Replace samples of a module's output while the context lasts, by a forward hook.
-
-    Args:
-        name: Of the modality, for messages.
-        module: Its embedding module.
-        rows: For each sample the number, from 1, of the sample whose output it gets, or 0 for zeros; shape ``(B,)``.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        InvalidValueError: If the module did not run, or its output's first axis is not the sample.
-
-    Example:
-        >>> module = nn.Embedding(3, 1)
-        >>> with replaced_rows("text", module, torch.tensor([0, 2])):
-        ...     module(torch.tensor([1, 2]))[0]
-        tensor([0.], grad_fn=<SelectBackward0>)
-    """
-    ran = False
-
-    def hook(module: nn.Module, given: Any, output: Any) -> Any:  # noqa: ARG001 - torch's signature
-        nonlocal ran
-        ran = True
-        return map_nested(lambda leaf: _take_samples(name, leaf, rows.to(leaf.device)), output)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if not ran:
-        raise InvalidValueError(
-            f"the embedding module of {name!r} must run in the model's forward pass, found that {type(module).__name__} did "
-            "not; give the module that the model calls, and a model that is not compiled: that does not see new hooks"
-        )
-
-
-def _take_samples(name: str, leaf: Tensor, rows: Tensor) -> Tensor:
-    if leaf.ndim == 0 or len(leaf) != len(rows):
-        raise InvalidValueError(
-            f"the output of the embedding module of {name!r} must have the sample as its first axis, {len(rows)} of them, "
-            f"found shape {tuple(leaf.shape)}; give the module that embeds whole samples"
-        )
-    taken = leaf.index_select(0, (rows - 1).clamp_min(0))
-    return taken.masked_fill((rows == 0).reshape(-1, *[1] * (leaf.ndim - 1)), 0)
 
 
 def _check_keys(
