@@ -185,21 +185,24 @@ def test_a_run_ends_with_what_a_hand_made_loop_finds():
         correct = model(splits.validation.inputs).argmax(1) == splits.validation.target
         curves["validation_metric"].append(float(correct.double().mean()))
         weights.append({name: value.clone() for name, value in model.state_dict().items()})
-    assert {name: result.curves[name] for name in curves} == curves
+    # The run averages losses per sample, this loop takes cross-entropy's own mean: float32 rounding, through six steps.
+    for name, curve in curves.items():
+        assert result.curves[name] == pytest.approx(curve, rel=1e-5)
     model.load_state_dict(weights[result.selected_epoch - 1])
     model.eval()
     test = splits.test
     for name, other in (("a", "b"), ("b", "a")):
         only = mask_inputs(test.inputs, frozenset({name}))
         expected = float((model(only).argmax(1) == test.target).double().mean())
-        assert result.test["alone"][name] == result.test["without"][other] == expected
+        # Shares of 20 rows.
+        assert result.test["alone"][name] == result.test["without"][other] == pytest.approx(expected, rel=1e-12)
         probe = linear_probe_accuracy(
             model.encoders[name](splits.train.inputs[name]).detach(),
             splits.train.target,
             model.encoders[name](test.inputs[name]).detach(),
             test.target,
         )
-        assert result.probes[name] == probe
+        assert result.probes[name] == pytest.approx(probe, rel=1e-12)
     assert (result.test["rows"], result.test["pool"]) == (20, 80)
     assert sum(result.test["contributions"].values()) == pytest.approx(1.0)
 
@@ -263,5 +266,5 @@ def test_evaluate_takes_the_coalitions_asked_for_and_leaves_the_mode():
     assert model.training
     output = model(mask_inputs(splits.test.inputs, frozenset({"b"})))
     assert found.losses[chosen[0]] == pytest.approx(
-        float(nn.functional.cross_entropy(output, splits.test.target).detach()), rel=1e-6
+        float(nn.functional.cross_entropy(output, splits.test.target).detach()), rel=1e-5
     )
