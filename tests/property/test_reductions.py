@@ -12,6 +12,8 @@ import msam
 from msam.geometry import Monge
 from problems import Problem, all_same_bits
 
+pytestmark = pytest.mark.exact
+
 
 def one_modality(seed: int) -> tuple[nn.Module, dict[str, Tensor], Tensor]:
     torch.manual_seed(seed)

@@ -11,6 +11,8 @@ from torch import Tensor
 import msam
 from msam.geometry import Euclidean, Monge
 
+pytestmark = pytest.mark.exact
+
 # Float64 rounding of a handful of operations on numbers of order one.
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
 

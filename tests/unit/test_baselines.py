@@ -20,6 +20,8 @@ from msam.contribution import (
     true_class_probability,
 )
 
+pytestmark = pytest.mark.exact
+
 SIZES = {"a": 3, "b": 2, "c": 4}
 
 

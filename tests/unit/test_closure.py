@@ -8,6 +8,8 @@ import msam
 from msam import MultimodalClosure
 from msam.contribution import all_coalitions, true_class_probability
 
+pytestmark = pytest.mark.exact
+
 NAMES = ("image", "audio", "text")
 cross_entropy = nn.functional.cross_entropy
 

@@ -11,6 +11,8 @@ from msam.contribution import all_coalitions, coalition_outputs, mask_inputs
 from msam.contribution.coalitions import evaluation_mode
 from msam.fusion import late_fusion_mlp
 
+pytestmark = pytest.mark.exact
+
 
 def test_masks_replace_absent_modalities_by_zeros_of_the_same_kind():
     inputs = {

@@ -21,6 +21,8 @@ from msam.fusion import (
     transformer_fusion_mlp,
 )
 
+pytestmark = pytest.mark.exact
+
 SIZES = {"a": 7, "b": 3, "c": 5, "d": 2}
 CLASSES = 4
 CLOSE = {"rtol": 1e-6, "atol": 1e-6}

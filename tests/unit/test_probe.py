@@ -7,6 +7,8 @@ from sklearn.preprocessing import StandardScaler
 
 from msam.training import linear_probe_accuracy
 
+pytestmark = pytest.mark.exact
+
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
 @pytest.mark.parametrize("penalty", [0.01, 1.0, 100.0])

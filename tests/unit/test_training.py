@@ -22,6 +22,7 @@ def outcome(result: RunResult) -> dict:
     return found
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_run_is_reproducible_bitwise(name: str):
     task = small_task()
@@ -34,6 +35,7 @@ def test_a_run_is_reproducible_bitwise(name: str):
     assert outcome(run_training(task, RECIPES[name], strength, seed=2)) != outcome(first)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("name", ["sam", "monge_sam", "modality_aware_sam"])
 def test_seeds_pair_and_rho_zero_is_the_base(name: str, early: bool):
@@ -46,6 +48,7 @@ def test_seeds_pair_and_rho_zero_is_the_base(name: str, early: bool):
     assert zero.gradient_evaluations == base.gradient_evaluations
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("name", ["sam", "monge_sam", "modality_aware_sam"])
 def test_all_methods_share_dropout_masks_and_batch_order(name: str):
     """With a learning rate of 0 the loss at theta is the same batch by batch, whatever the method."""
@@ -162,6 +165,7 @@ def test_a_real_run_selects_by_its_own_curves():
         assert result.validation == {"metric": metrics[best], "loss": losses[best]}
 
 
+@pytest.mark.exact
 def test_a_run_ends_with_what_a_hand_made_loop_finds():
     task = small_task(epochs=2)
     result = run_training(task, BASE, None, seed=4)
@@ -207,6 +211,7 @@ def test_a_run_ends_with_what_a_hand_made_loop_finds():
     assert sum(result.test["contributions"].values()) == pytest.approx(1.0)
 
 
+@pytest.mark.exact
 def test_training_alone_never_sees_the_other_modality():
     task = small_task(epochs=2)
     splits = split_arrays(small_arrays(), 1)
@@ -255,6 +260,7 @@ def test_early_fusion_has_no_probes():
     assert run_training(small_task(early=True, epochs=1), BASE, None, seed=0).probes == {}
 
 
+@pytest.mark.exact
 def test_evaluate_takes_the_coalitions_asked_for_and_leaves_the_mode():
     task = small_task()
     splits = task.load(0)
