@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 import msam
 from msam.optim import SharpnessAware
 
+pytestmark = pytest.mark.exact
+
 RHO, LR = 0.3, 0.5
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 

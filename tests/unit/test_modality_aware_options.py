@@ -68,6 +68,7 @@ def close(first, second, atol: float = 1e-12) -> None:
 # -- smoothing --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("smoothing", [0.0, 0.3, 0.9])
 def test_smoothing_is_the_moving_average_that_starts_at_the_first_shares(smoothing: float):
     setting = Setting()
@@ -81,6 +82,7 @@ def test_smoothing_is_the_moving_average_that_starts_at_the_first_shares(smoothi
         assert sum(optimizer.contributions.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.exact
 def test_the_smoothed_share_is_the_one_that_acts():
     """A step is SAM's times the share plus the base's times the rest."""
     setting, sam, sgd = Setting(), Setting(), Setting()
@@ -102,6 +104,7 @@ def test_the_smoothed_share_is_the_one_that_acts():
     assert not all(torch.equal(a, b) for a, b in zip(before, setting.model.parameters(), strict=True))
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize(
     "options",
     [
@@ -139,6 +142,7 @@ def test_training_resumes_bitwise(options: dict):
 # -- how often and on what --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize("interval", [1, 2, 4])
 def test_contributions_are_evaluated_every_k_steps(late: bool, interval: int, monkeypatch: pytest.MonkeyPatch):
@@ -186,6 +190,7 @@ def test_steps_without_an_ascent_do_not_count_for_the_interval(monkeypatch: pyte
     assert calls == [0, 4]
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize("samples", [1, 3, 100])
 def test_contributions_of_the_first_samples(late: bool, samples: int):
@@ -196,6 +201,7 @@ def test_contributions_of_the_first_samples(late: bool, samples: int):
     close(optimizer.shares, expected)
 
 
+@pytest.mark.exact
 def test_contributions_of_the_first_samples_of_each_micro_batch():
     setting = Setting()
     optimizer = setting.optimizer(contribution_samples=2)
@@ -275,6 +281,7 @@ def test_exact_contributions_have_no_standard_errors():
     assert "standard_errors" not in optimizer.summary()
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("per", ["sample", "differentiable"])
 def test_sampled_orders_in_the_other_readings(per: str):
     setting, twin = Setting(), Setting()
@@ -319,6 +326,7 @@ def test_a_random_choice_is_reproducible_and_uses_several_modalities(per: str):
     assert min(Counter(chosen[0])[index] for index in range(3)) >= 3
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("choose", ["dominant", "weakest", "random"])
 def test_the_chosen_share_is_the_weight_of_the_second_pass(choose: str):
     setting = Setting()
@@ -437,6 +445,7 @@ def test_nan_at_the_first_step_leaves_no_shares_and_finite_ones_later():
     assert optimizer.summary()["skipped"] == 1
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("options", [{"per": "sample"}, {"per": "sample", "dominance": "sample"}, {"per": "differentiable"}])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_scaled_step_is_the_unscaled_one(options: dict, parts: int):
@@ -529,6 +538,7 @@ def test_a_response_with_a_score_of_ones_own():
     assert sum(optimizer.contributions.values()) == pytest.approx(1.0)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("value", ["probability", "mono_modal_response", "log_likelihood"])
 @pytest.mark.parametrize("per", ["batch", "sample", "differentiable"])
 def test_samples_without_a_modality_leave_its_share_to_the_others(value: str, per: str):

@@ -69,6 +69,7 @@ class CountReads(TorchDispatchMode):
 # -- alpha by schedule -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 def test_alpha_follows_its_schedule_step_by_step():
     problem = Slope(alpha=rising)
     problem.step(2.0, 2.0, 2.0)
@@ -77,6 +78,7 @@ def test_alpha_follows_its_schedule_step_by_step():
     assert problem.optimizer.summary()["mean_eps_norm"] == pytest.approx(0.1 * sum(expected) / 3, rel=1e-12)
 
 
+@pytest.mark.exact
 @builders
 def test_a_constant_schedule_is_the_number_bitwise(build):
     first, second = Problem(), Problem()
@@ -85,6 +87,7 @@ def test_a_constant_schedule_is_the_number_bitwise(build):
     assert all_same_bits(first.parameters, second.parameters)
 
 
+@pytest.mark.exact
 @builders
 def test_a_schedule_and_the_log_resume_bitwise(build):
     whole, half, resumed = Problem(), Problem(), Problem()
@@ -114,6 +117,7 @@ def test_a_wrong_value_is_named_with_its_step_and_leaves_the_weights(build, wron
     assert all_same_bits(problem.parameters, before)
 
 
+@pytest.mark.exact
 def test_two_calls_follow_the_schedule_too():
     one, two = Problem(), Problem()
     first, second = (msam.MongeSAM(sgd(p), rho=0.2, alpha=rising) for p in (one, two))
@@ -138,6 +142,7 @@ def test_a_schedule_has_no_shrinkage_without_a_step():
 # -- the log -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 def test_the_log_keeps_the_last_steps_in_order_and_the_mean_of_all():
     problem = Slope()
     slopes = torch.linspace(0.5, 5.0, REMEMBERED + 70, dtype=torch.float64)

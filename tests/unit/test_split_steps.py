@@ -10,6 +10,8 @@ import msam
 from msam.contribution import ContributionRule, mask_inputs, true_class_probability
 from problems import Noted, all_same_bits
 
+pytestmark = pytest.mark.exact
+
 READINGS = [{"per": "batch"}, {"per": "sample"}, {"per": "sample", "dominance": "sample"}, {"per": "differentiable"}]
 readings = pytest.mark.parametrize("options", READINGS, ids=["batch", "sample", "own", "differentiable"])
 
