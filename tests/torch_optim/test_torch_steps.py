@@ -43,7 +43,7 @@ def test_goes_in_the_right_direction(row, config, method):
     for strided in (False, True):
         problem = Problem(strided=strided)
         before = problem.loss()
-        run(row, config, method, problem, times=10)
+        run(row, config, method, problem, times=5)
         up = config.kwargs.get("maximize", False)
         assert (problem.loss() > before) if up else (problem.loss() < before)
 
@@ -52,9 +52,9 @@ def test_goes_in_the_right_direction(row, config, method):
 def test_steps_as_written_out(row, config, method):
     found, expected = Problem(), Problem()
     by_hand = build(row, config, expected.parameters)
-    for _ in range(4):
+    for _ in range(3):
         step_by_hand(by_hand, expected, method.rho)
-    run(row, config, method, found, times=4)
+    run(row, config, method, found)
     assert_close(found.values(), expected.values(), rtol=1e-4, atol=1e-5)
 
 
