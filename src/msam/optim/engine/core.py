@@ -93,7 +93,8 @@ class Engine:
         Returns:
             One number per group.
         """
-        return scheduled_radii(self.options.rho_schedule, self._optimizer.param_groups, self.steps)
+        optimizer = self._optimizer
+        return scheduled_radii(self.options.rho_schedule, optimizer.param_groups, self.steps, optimizer.rho_key)
 
     # -- passes ----------------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,9 @@ class LinkedOptimizer(Optimizer):
         rho = check_rho(rho)
         self._linked = False
         self.base = base
-        super().__init__(base.param_groups, {**base.defaults, "rho": rho})
+        self.rho_key = "rho" if "rho" not in base.defaults else "sam_rho"
+        """The key of each group's radius: ``"rho"``, but ``"sam_rho"`` over a base that has a ``rho`` of its own (Adadelta)."""
+        super().__init__(base.param_groups, {**base.defaults, self.rho_key: rho})
         self._complete_groups()
         self._linked = True
         base._sharpness_aware = True  # type: ignore[attr-defined]
@@ -67,20 +69,20 @@ class LinkedOptimizer(Optimizer):
 
     def _complete_groups(self) -> None:
         """Give a radius to groups that have none: at first, and after the base got groups or a state behind our back."""
-        default = self.defaults["rho"]
+        key = self.rho_key
+        default = self.defaults[key]
         for group in self.base.param_groups:
-            rho = group.setdefault("rho", default)
+            rho = group.setdefault(key, default)
             if type(rho) is not float or not 0 <= rho < float("inf"):
-                group["rho"] = check_rho(rho)
+                group[key] = check_rho(rho)
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        if self._linked:
-            self._check_new_group(param_group)
-            self.base.add_param_group(param_group)
-
-    def _check_new_group(self, param_group: dict[str, Any]) -> None:
-        param_group["rho"] = check_rho(param_group.get("rho", self.defaults["rho"]))
+        if not self._linked:
+            return
+        if isinstance(param_group, dict):
+            param_group[self.rho_key] = check_rho(param_group.get(self.rho_key, self.defaults[self.rho_key]))
+        self.base.add_param_group(param_group)
 
     def train(self) -> None:
         """Put the base optimizer into training mode, where it has one, as schedule-free optimizers do; else do nothing."""

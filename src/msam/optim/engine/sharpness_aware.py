@@ -33,7 +33,8 @@ class SharpnessAware(LinkedOptimizer):
     unless you bring parts of your own.
 
     It shares the base optimizer's ``param_groups`` and ``state``, so that schedulers work on either; ``rho`` is one more
-    key of each group, and may differ between groups (one global norm over all of them).
+    key of each group (``sam_rho`` over a base with a ``rho`` of its own, such as Adadelta), and may differ between groups (one
+    global norm over all of them).
 
     - rho = 0 in all groups: one pass and the base step, bitwise the base optimizer; nothing is checked.
     - Non-finite gradients in either pass: the step is skipped and counted, or raises, by choice; the weights stay. If the
@@ -235,14 +236,6 @@ class SharpnessAware(LinkedOptimizer):
     # -- groups and state ------------------------------------------------------------------------------------------------
 
     @override
-    def _check_new_group(self, param_group: dict[str, Any]) -> None:
-        super()._check_new_group(param_group)
-        params = param_group["params"]
-        param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
-        tensors = [item[1] if isinstance(item, tuple) else item for item in param_group["params"]]
-        check_parameters([*self.param_groups, {"params": tensors}], self.model)
-
-    @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, to the base optimizer too.
 
@@ -251,6 +244,11 @@ class SharpnessAware(LinkedOptimizer):
         """
         super().add_param_group(param_group)
         if self._linked:
+            try:
+                check_parameters(self.param_groups, self.model)
+            except BaseException:
+                self.param_groups.pop()
+                raise
             self._engine.look()
 
     @override
@@ -306,7 +304,7 @@ class SharpnessAware(LinkedOptimizer):
         assert own is not None
         self._engine.hooks.check_state(own)
         for group in base["param_groups"]:
-            group["rho"] = check_rho(group.get("rho", self.defaults["rho"]))
+            group[self.rho_key] = check_rho(group.get(self.rho_key, self.defaults[self.rho_key]))
         self.base.load_state_dict(base)
         _separate(self.base.state, base["state"])
         self._engine.account.load_state_dict(own)
@@ -346,7 +344,7 @@ class SharpnessAware(LinkedOptimizer):
             hundredth, beside ``intended_eps_norm``, how far they should have gone then; ``rho`` per group. For geometries with
             a shrinkage, also its ``mean_shrinkage`` over all perturbed steps, and its ``median_shrinkage`` over the last 512.
         """
-        rho = [group["rho"] for group in self.param_groups]
+        rho = [group[self.rho_key] for group in self.param_groups]
         return {"method": self.method, **self._engine.account.summary(self.geometry), "rho": rho}
 
 
