@@ -1,6 +1,7 @@
 """Arithmetic on lists of tensors taken as one long vector, in few calls however many tensors there are."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import cast
 
 import torch
@@ -34,7 +35,7 @@ def is_at_hand(number: Tensor) -> bool:
     Returns:
         Whether it is on the host.
     """
-    return number.device.type == "cpu"
+    return number.is_cpu
 
 
 def to_float(number: Tensor) -> float:
@@ -95,11 +96,11 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
     Returns:
         A 0-d tensor: float64 if one of the tensors is, else float32.
     """
-    double = any(tensor.dtype == torch.float64 for tensor in tensors)
+    double = torch.float64 in {tensor.dtype for tensor in tensors}
     norm = _norm_in(tensors, torch.float64 if double else torch.float32)
-    if not double and is_at_hand(norm) and to_float(norm) == float("inf"):
+    if not double and is_at_hand(norm) and to_float(norm) == inf:
         exact = _norm_in(tensors, torch.float64)
-        return norm if to_float(exact) == float("inf") else exact
+        return norm if to_float(exact) == inf else exact
     return norm
 
 

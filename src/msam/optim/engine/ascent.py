@@ -2,19 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import hypot
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from msam.geometry import Geometry, Memory
-from msam.geometry.vectors import add_scaled_
+from msam.geometry import vectors as vectors_module
+from msam.geometry.vectors import add_scaled_, to_float
 from msam.optim.engine.observation import Move
 from msam.optim.engine.snapshot import Backup
 from msam.optim.platform.single import SingleProcess
 
+NOTHING = torch.zeros(())
 
-@dataclass
+
+@dataclass(slots=True)
 class PerturbedGroup:
     """Parameters of one group and their radius; with radius 0 they count in the global norm and stay where they are."""
 
@@ -41,11 +45,11 @@ class Ascent:
     platform: SingleProcess
     gradient_norm: Tensor | None = None
     """Global norm of the groups' gradients, where it is known already."""
-    norm: Tensor = field(init=False, default_factory=lambda: torch.zeros(()))
+    norm: Tensor = NOTHING
     """``||S d||`` over all perturbed parameters."""
-    scale: Tensor = field(init=False, default_factory=lambda: torch.zeros(()))
-    eps_norm: Tensor = field(init=False, default_factory=lambda: torch.zeros(()))
-    """Length of eps in the Euclidean norm."""
+    scale: Tensor = NOTHING
+    eps_norm: Tensor | float = 0.0
+    """Length of eps in the Euclidean norm; a float where it is at hand."""
     _directions: list[list[Tensor]] = field(init=False, default_factory=list)
     _carried: list[Tensor | float] = field(init=False, default_factory=list)
     """The factor by which each group's direction is scaled in its buffers."""
@@ -111,10 +115,10 @@ class Ascent:
 
     def _move_(self, directions: list[Tensor]) -> None:
         split = self._split(directions)
-        metrics = [
-            self.geometry.metric(vectors, group.values, group.group) for group, vectors in zip(self.groups, split, strict=True)
-        ]
-        for vectors, metric in zip(split, metrics, strict=True):
+        metrics = []
+        for group, vectors in zip(self.groups, split, strict=True):
+            metric = self.geometry.metric(vectors, group.values, group.group)
+            metrics.append(metric)
             if metric is not None:
                 torch._foreach_mul_(vectors, metric)
         known = self.gradient_norm if self.geometry.is_parallel else None
@@ -125,23 +129,25 @@ class Ascent:
             self._move_group_(group, vectors, metric, self.norm if simple else None)
             for group, vectors, metric in zip(self.groups, split, metrics, strict=True)
         ]
-        self.eps_norm = lengths[0] if len(lengths) == 1 else torch.linalg.vector_norm(torch.stack(lengths))
+        self.eps_norm = _join(lengths)
         self._directions = split
         _forget_casts()
 
     def _move_group_(
         self, group: PerturbedGroup, vectors: list[Tensor], metric: list[Tensor] | None, length: Tensor | None
-    ) -> Tensor:
+    ) -> Tensor | float:
         """Add a group's part of eps; return its length."""
         if not group.rho:
             self._carried.append(1.0)
-            return self.norm.new_zeros(())
+            return 0.0
         if metric is not None:
             torch._foreach_mul_(vectors, metric)
         if length is None:
             length = self.platform.norm(vectors)
         step = group.rho * self.scale
         self._carried.append(add_scaled_(group.values, vectors, step))
+        if vectors_module.is_at_hand(length):
+            return abs(to_float(step) * to_float(length))
         return (step * length).abs()
 
     def rescale_(self, weight: Tensor | float) -> None:
@@ -161,6 +167,18 @@ class Ascent:
             pieces.append(tensors[start : start + len(group.parameters)])
             start += len(group.parameters)
         return pieces
+
+
+def _join(lengths: list[Tensor | float]) -> Tensor | float:
+    """The length of all groups' parts together."""
+    if len(lengths) == 1:
+        return lengths[0]
+    known = [length for length in lengths if isinstance(length, float)]
+    rest = [length for length in lengths if isinstance(length, Tensor)]
+    if not rest:
+        return hypot(*known)
+    joined: Tensor = torch.linalg.vector_norm(torch.stack(rest))
+    return joined
 
 
 def _forget_casts() -> None:

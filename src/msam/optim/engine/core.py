@@ -66,6 +66,8 @@ class Engine:
         self.surroundings = Surroundings(model, self.weights)
         self.share: Tensor | None = None
         """The share of the loss that is taken at theta + eps, where the combination needs it."""
+        self.members: list[Tensor] = []
+        """The parameters that have a gradient since the last pass."""
         self._decoupled: Gradients = {}
 
     def _check_parts(self) -> None:
@@ -96,6 +98,14 @@ class Engine:
         optimizer = self._optimizer
         return scheduled_radii(self.options.rho_schedule, optimizer.param_groups, self.steps, optimizer.rho_key)
 
+    def gradients(self) -> list[Tensor]:
+        """List the gradients that the last pass left.
+
+        Returns:
+            The buffers themselves, seen as real, in the order of `members`.
+        """
+        return self.weights.gradients_of(self.members)
+
     # -- passes ----------------------------------------------------------------------------------------------------------
 
     def first_pass(self, batch: Batch) -> Tensor | float:
@@ -107,9 +117,15 @@ class Engine:
         Returns:
             The loss.
         """
-        with self.witness.watch(self.weights.with_gradient(), zeroes_itself=batch.zeroes_itself) as kept:
+        kept = self.witness.start(self.weights.with_gradient(), zeroes_itself=batch.zeroes_itself)
+        try:
             self.weights.clear(kept)
-            return self.run(batch)
+            loss = self.run(batch)
+            self.witness.end()
+        except BaseException:
+            self.witness.undo()
+            raise
+        return loss
 
     def watched_first_pass(self, batch: Batch) -> Tensor | float:
         """Run the pass at theta, and remember what it moves besides gradients.
@@ -150,7 +166,8 @@ class Engine:
         Raises:
             InvalidStateError: If it left none.
         """
-        if not self.witness.saw_gradients(self.weights.with_gradient()):
+        self.members = self.weights.with_gradient()
+        if not self.witness.saw_gradients(self.members):
             raise InvalidStateError(
                 "the closure must run backward(), found no gradient on any parameter of the optimizer; "
                 f"the pattern is\n{PATTERN}"
@@ -168,7 +185,7 @@ class Engine:
         Returns:
             Groups of parameters.
         """
-        return self.weights.perturbed(radii, self.selects, needs_gradient=needs_gradient)
+        return self.weights.perturbed(radii, self.selects, self.members if needs_gradient else None)
 
     @property
     def selects(self) -> Callable[[Tensor], bool] | None:
@@ -195,7 +212,7 @@ class Engine:
         Returns:
             Whether it has.
         """
-        norm = self.platform.norm(self.weights.gradients()) if self.schedule.needs_gradient else None
+        norm = self.platform.norm(self.gradients()) if self.schedule.needs_gradient else None
         return self.schedule.ascends(self.steps, norm, self.memory, self.options.seed)
 
     # -- decisions -------------------------------------------------------------------------------------------------------
@@ -209,7 +226,7 @@ class Engine:
         Returns:
             Whether they are.
         """
-        [found] = self.platform.read([norm if norm is not None else self.platform.norm(self.weights.gradients())])
+        [found] = self.platform.read([norm if norm is not None else self.platform.norm(self.gradients())])
         return isfinite(found)
 
     def first_norm(self, ascent: Ascent, first: Gradients) -> Tensor:
@@ -243,7 +260,7 @@ class Engine:
             return Seen(compares_with_ascent=True)
         if not self.account.suspects:
             return Seen()
-        return Seen([self.platform.norm(self.weights.gradients())], compares_with_own=True)
+        return Seen([self.platform.norm(self.gradients())], compares_with_own=True)
 
     def measure(self, ascent: Ascent, seen: Seen) -> Seen:
         """Measure a perturbation where it is time to; while the weights are perturbed.
@@ -284,8 +301,7 @@ class Engine:
         Returns:
             Whether it was finite.
         """
-        members = self.weights.with_gradient()
-        gradients = self.weights.gradients_of(members)
+        members, gradients = self.members, self.gradients()
         after, eps_norm, *more = self.platform.read([self.platform.norm(gradients), ascent.eps_norm, *lengths])
         if not isfinite(after):
             return False
@@ -308,7 +324,7 @@ class Engine:
         Returns:
             Whether all was finite.
         """
-        norms = [self.first_norm(ascent, first), self.platform.norm(self.weights.gradients())]
+        norms = [self.first_norm(ascent, first), self.platform.norm(self.gradients())]
         found = self.platform.read([*norms, ascent.norm, ascent.scale, ascent.eps_norm, *second.numbers])
         if not all(isfinite(number) for number in found[:5]):
             return False
@@ -330,8 +346,8 @@ class Engine:
         for parameter in first:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        parameters = self.weights.with_gradient()
-        after = self.weights.gradients_of(parameters)
+        parameters = self.members = self.weights.with_gradient()
+        after = self.gradients()
         before = [first[p] if p in first else torch.zeros_like(g) for p, g in zip(parameters, after, strict=True)]
         if self.combination.decoupled is None:
             self.combination.merge_(before, after, parameters, self.memory, self.share)
@@ -384,7 +400,7 @@ class Engine:
             InvalidStateError: If it was not, and the options say so.
         """
         self.account.end_step(finite=finite)
-        self.witness.leave(self.weights.with_gradient())
+        self.witness.leave(self.members)
         if not finite and self.options.on_nonfinite == "raise":
             why = self.hooks.explain(batch) if batch is not None else ""
             raise InvalidStateError(
@@ -419,7 +435,7 @@ class Engine:
             The weight of the second gradient.
         """
         first, second = cast(LinearCombination, self.combination).weights(self.share)
-        members = self.weights.with_gradient()
+        members = self.members
         first = first * scaling.factor(cast(Tensor, members[0].grad))
         ascent.rescale_(first)
         perturbed = {id(parameter) for parameter in ascent.parameters}

@@ -1,7 +1,6 @@
 """What a step must give back as it found it: parameters, and the state of random number generators."""
 
 import random
-from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -52,18 +51,28 @@ class Backup:
         self._buffers: list[Tensor] = []
         self._taken_of: list[Tensor] = []
 
-    def take(self, tensors: Sequence[Tensor]) -> None:
+    def take(self, tensors: list[Tensor]) -> None:
         """Copy tensors, in one call.
 
         Args:
             tensors: Of any sizes, types and devices; best the same ones every time.
         """
-        if tensors and _alike(self._buffers, tensors):
-            torch._foreach_copy_(self._buffers, list(tensors))
+        if tensors and self._fits(tensors):
+            torch._foreach_copy_(self._buffers, tensors)
         else:
             self._buffers = []  # before the new ones, so that there are never two copies
             self._buffers = clone_all(tensors)
-        self._taken_of = list(tensors)
+        self._taken_of = tensors
+
+    def _fits(self, tensors: list[Tensor]) -> bool:
+        """Tell whether the buffers are like some tensors."""
+        buffers = self._buffers
+        return (
+            len(buffers) == len(tensors)
+            and [t.shape for t in buffers] == [t.shape for t in tensors]
+            and [t.dtype for t in buffers] == [t.dtype for t in tensors]
+            and [t.device for t in buffers] == [t.device for t in tensors]
+        )
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Return what was taken, with its copy.
@@ -73,7 +82,6 @@ class Backup:
         """
         return list(zip(self._taken_of, self._buffers, strict=True)) if self._taken_of else []
 
-    @torch.no_grad()
     def restore_(self) -> bool:
         """Copy back what was taken, bitwise; a second call does nothing.
 
@@ -82,7 +90,11 @@ class Backup:
         """
         tensors, self._taken_of = self._taken_of, []
         if tensors:
-            torch._foreach_copy_(tensors, self._buffers)
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    torch._foreach_copy_(tensors, self._buffers)
+            else:
+                torch._foreach_copy_(tensors, self._buffers)
         if not self._stays:
             self._buffers = []
         return bool(tensors)
@@ -90,12 +102,6 @@ class Backup:
     def __getstate__(self) -> dict[str, Any]:
         """Leave idle buffers out of pickles and deep copies."""
         return {**self.__dict__, "_buffers": self._buffers if self._taken_of else []}
-
-
-def _alike(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    return len(first) == len(second) and all(
-        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device for a, b in zip(first, second, strict=True)
-    )
 
 
 class RandomState:
@@ -107,14 +113,14 @@ class RandomState:
     """
 
     def __init__(self, *, with_python: bool = False, with_numpy: bool = False) -> None:
-        self._cpu = torch.get_rng_state()
+        self._cpu = torch.default_generator.get_state()
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         self._python = random.getstate() if with_python else None
         self._numpy = np.random.get_state() if with_numpy else None
 
     def restore_(self) -> None:
         """Rewind the generators to the remembered state."""
-        torch.set_rng_state(self._cpu)
+        torch.default_generator.set_state(self._cpu)
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
         if self._python is not None:

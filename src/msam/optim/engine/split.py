@@ -44,7 +44,7 @@ def step_in_parts(engine: Engine, batch: Batch, radii: list[float], scaling: Sca
     if not engine.ascends():
         loss = engine.watched_first_pass(batch)
         with torch.no_grad():
-            scaling.remove_(engine.weights.gradients)
+            scaling.remove_(engine.gradients)
             descend_plainly(engine, batch, scaling)
         return loss
     engine.surroundings.start_first(engine.steps)
@@ -55,8 +55,11 @@ def step_in_parts(engine: Engine, batch: Batch, radii: list[float], scaling: Sca
         raise
     engine.surroundings.end_first(first.loss, engine.steps)
     with torch.no_grad():
-        with engine.surroundings.hold():
+        engine.surroundings.set_aside()
+        try:
             finite = _second_pass(engine, batch, first, radii, scaling)
+        finally:
+            engine.surroundings.put_back()
         engine.update(scaling, finite=finite)
         engine.end_step(batch, finite=finite)
     return first.loss
@@ -94,9 +97,9 @@ def _first_pass(engine: Engine, batch: Batch) -> FirstPass:
 
 def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[float], scaling: Scaling) -> bool:
     """Run the perturbed part's pass at theta + eps, on top of the plain part's gradient."""
-    scaling.remove_(engine.weights.gradients)
+    scaling.remove_(engine.gradients)
     if engine.model is None or engine.geometry.remembers:
-        norm = engine.platform.norm([*engine.weights.gradients(), *engine.weights.as_real(list(first.plain.values()))])
+        norm = engine.platform.norm([*engine.gradients(), *engine.weights.as_real(list(first.plain.values()))])
         if not engine.is_finite(norm):
             scaling.unscale_(norm)
             return False
@@ -115,6 +118,7 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
                 loss = engine.hooks.split(index, part, part.losses(), first=False).perturbed
                 (loss * batch.factor(loss) * weight).backward()
         engine.account.counts["passes"] += len(batch.parts)
+        engine.check_populated()
     finally:
         if same_noise:
             first.noise[-1].restore_()

@@ -81,7 +81,7 @@ def step_twice(engine: Engine, batch: Batch, radii: list[float], scaling: Scalin
     loss = engine.watched_first_pass(batch)
     engine.noise.learn(noise)
     with torch.no_grad():
-        scaling.remove_(engine.weights.gradients)
+        scaling.remove_(engine.gradients)
         if not engine.ascends():
             descend_plainly(engine, batch, scaling)
             return loss
@@ -90,8 +90,11 @@ def step_twice(engine: Engine, batch: Batch, radii: list[float], scaling: Scalin
         second = engine.hooks.prepare_second(batch, engine.steps)
         if engine.options.same_noise:
             noise.restore_()
-        with engine.surroundings.hold():
+        engine.surroundings.set_aside()
+        try:
             finite = _second_pass(engine, second, radii, scaling)
+        finally:
+            engine.surroundings.put_back()
         engine.update(scaling, finite=finite)
         engine.end_step(batch, finite=finite)
     return loss
@@ -105,12 +108,11 @@ def descend_plainly(engine: Engine, batch: Batch, scaling: Scaling) -> None:
         batch: Of the step.
         scaling: Of the loss.
     """
-    scaling.apply_(engine.weights.gradients)
+    scaling.apply_(engine.gradients)
     scaling.unscale_()
     finite = engine.is_finite()
     if finite:
-        members = engine.weights.with_gradient()
-        engine.combination.reuse_(engine.weights.gradients_of(members), members, engine.memory)
+        engine.combination.reuse_(engine.gradients(), engine.members, engine.memory)
     engine.update(scaling, finite=finite)
     engine.end_step(batch, finite=finite)
 
@@ -120,7 +122,7 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
     # A pass at weights that are not finite would ruin statistics that only the model's snapshot can restore.
     norm = None
     if engine.model is None or engine.geometry.remembers:
-        norm = engine.platform.norm(engine.weights.gradients())
+        norm = engine.platform.norm(engine.gradients())
         if not engine.is_finite(norm):
             scaling.unscale_(norm)
             return False

@@ -1,7 +1,6 @@
 """What a second pass must leave as the first one left it, besides the optimizer's own parameters."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -40,10 +39,10 @@ class Surroundings:
         self._others: list[Tensor] = []
         self._strangers: list[Tensor] = []
         self._rewritten: list[Tensor] = []
-        self._sticky: set[Tensor] = set()
+        self._moving: set[Tensor] = set()
         self._versions: list[tuple[Tensor, int]] = []
         self._own_versions: list[tuple[Tensor, int]] = []
-        self._moved: list[Tensor] = []
+        self._foreign: list[tuple[Tensor, Tensor | None]] = []
         self._held: list[tuple[nn.Module, str, Tensor]] = []
         self._backup = Backup()
         self._table = Backup(stays=False)
@@ -62,7 +61,7 @@ class Surroundings:
         """
         if self._model is not None and not self._is_known():
             self._look(self._model)
-        self._versions = [(tensor, _version(tensor)) for tensor in (*self._others, *self._buffers())]
+        self._versions = [(tensor, _version(tensor)) for tensor in (*self._others, *self._large_buffers())]
         looks = step % LOOKED_FOR_EVERY == 0
         self._own_versions = [(tensor, tensor._version) for tensor in self._weights] if looks else []
         if self._rewritten:
@@ -91,55 +90,49 @@ class Surroundings:
 
     # -- around the second pass ------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep what the first pass left, whatever is run meanwhile.
-
-        Yields:
-            Nothing.
-        """
-        self._set_aside()
-        # Between the passes nothing but coalitions is run, which leave buffers as they are.
-        foreign = [(tensor, tensor.grad) for tensor in (*self._others, *self._strangers)]
-        for tensor, _ in foreign:
-            tensor.grad = None
-        try:
-            yield
-        finally:
-            for tensor, gradient in foreign:
-                tensor.grad = gradient
-            self._put_back()
-
-    def _set_aside(self) -> None:
-        moved = {id(tensor) for tensor, version in self._versions if _version(tensor) != version}
-        known = {id(tensor) for tensor, _ in self._versions}
+    def set_aside(self) -> None:
+        """Before the second pass: copy what it could change, and take foreign gradients away."""
         self._held = [(part, name, found) for part, name in self._slots if (found := _buffer(part, name)) is not None]
-        buffers = [buffer for _, _, buffer in self._held]
-        chosen = [
-            tensor
-            for tensor in (*self._others, *buffers)
-            if id(tensor) in moved or id(tensor) not in known or tensor in self._sticky or _is_small_buffer(tensor)
-        ]
-        self._sticky.update(tensor for tensor in chosen if id(tensor) in moved)
+        chosen = [buffer for _, _, buffer in self._held if buffer.nbytes <= SMALL]
+        if self._others or len(chosen) < len(self._held):
+            known = dict(self._versions)
+            for tensor in (*self._others, *(buffer for _, _, buffer in self._held if buffer.nbytes > SMALL)):
+                # One that was not there before the first pass has been put there by it.
+                if known.get(tensor) != _version(tensor):
+                    self._moving.add(tensor)
+                if tensor in self._moving:
+                    chosen.append(tensor)
         self._backup.take(chosen)
+        self._foreign = [(tensor, tensor.grad) for tensor in (*self._others, *self._strangers)]
+        for tensor, _ in self._foreign:
+            tensor.grad = None
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
+        """After the second pass: undo what it changed."""
+        for tensor, gradient in self._foreign:
+            tensor.grad = gradient
         self._backup.restore_()
         for part, name, buffer in self._held:
             if _buffer(part, name) is not buffer:
                 setattr(part, name, buffer)
-        self._held = []
+        self._held, self._foreign = [], []
 
     # -- what there is ---------------------------------------------------------------------------------------------------
 
-    def _buffers(self) -> list[Tensor]:
-        return [buffer for part, name in self._slots if (buffer := _buffer(part, name)) is not None]
+    def _large_buffers(self) -> list[Tensor]:
+        buffers = (_buffer(part, name) for part, name in self._slots)
+        return [buffer for buffer in buffers if buffer is not None and buffer.nbytes > SMALL]
 
     def _is_known(self) -> bool:
         """Tell whether the model has the parts that it had; cheaper than to walk it."""
-        return bool(self._parts) and all(
-            len(part._buffers) == count and list(part._modules.values()) == children for part, children, count in self._parts
-        )
+        for part, children, count in self._parts:
+            if (
+                len(part._buffers) != count
+                or (part._modules and list(part._modules.values()) != children)
+                or (children and not part._modules)
+            ):
+                return False
+        return bool(self._parts)
 
     def _look(self, model: nn.Module) -> None:
         own = set(self._weights)
@@ -160,10 +153,6 @@ def _buffer(part: nn.Module, name: str) -> Tensor | None:
 
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
-
-
-def _is_small_buffer(tensor: Tensor) -> bool:
-    return not isinstance(tensor, nn.Parameter) and tensor.nbytes <= SMALL
 
 
 def find_leaves(loss: Tensor) -> list[Tensor]:

@@ -69,7 +69,8 @@ class TwoCallForm:
         self.refuse_pending("first_step()")
         if not engine.geometry.needs_gradient or engine.combination.needs_share:
             raise InvalidStateError(f"{self._name} has no two-call form; use step(closure)")
-        if not engine.weights.with_gradient():
+        engine.members = engine.weights.with_gradient()
+        if not engine.members:
             raise InvalidStateError("first_step() needs gradients, found none; call loss.backward() first")
         pending = Pending(None, {}, not any(radii) or engine.is_finite(), Seen())
         if any(radii) and pending.finite and engine.ascends():
@@ -111,6 +112,7 @@ class TwoCallForm:
         self.check_gradients()
         assert self._pending is not None
         engine, pending, self._pending = self._engine, self._pending, None
+        engine.members = engine.weights.with_gradient()
         engine.account.counts["passes"] += 1
         if pending.ascent is not None:
             pending.ascent.restore_()
@@ -118,7 +120,6 @@ class TwoCallForm:
         else:
             finite = not any(radii) or (pending.finite and engine.is_finite())
             if finite and any(radii):
-                members = engine.weights.with_gradient()
-                engine.combination.reuse_(engine.weights.gradients_of(members), members, engine.memory)
+                engine.combination.reuse_(engine.gradients(), engine.members, engine.memory)
         engine.update(Scaling(None, engine.base), finite=finite)
         engine.end_step(None, finite=finite)

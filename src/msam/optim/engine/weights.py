@@ -120,8 +120,7 @@ class Weights:
         self,
         radii: Sequence[float],
         selects: Callable[[Tensor], bool] | None,
-        *,
-        needs_gradient: bool = True,
+        with_gradient: list[Tensor] | None,
     ) -> list[PerturbedGroup]:
         """Collect what takes part in a perturbation.
 
@@ -129,21 +128,25 @@ class Weights:
             radii: Of each group. A group that is maximised is perturbed against its gradient: it minimises ``-L``, which
                 eps shall raise.
             selects: Which parameters, all where None.
-            needs_gradient: Whether those without a gradient are left out; else those that are frozen.
+            with_gradient: All parameters that have a gradient, which are then those that take part; where None, those that
+                are not frozen.
 
         Returns:
             The groups that have such parameters.
         """
         found = []
-        for rho, group in zip(radii, self._optimizer.param_groups, strict=True):
-            if needs_gradient:
-                members = [parameter for parameter in group["params"] if parameter.grad is not None]
-            else:
+        groups = self._optimizer.param_groups
+        for rho, group in zip(radii, groups, strict=True):
+            if with_gradient is None:
                 members = [parameter for parameter in group["params"] if parameter.requires_grad]
+            elif len(groups) == 1:
+                members = with_gradient
+            else:
+                members = [parameter for parameter in group["params"] if parameter.grad is not None]
             if selects is not None:
                 members = [parameter for parameter in members if selects(parameter)]
             if members:
                 signed = -rho if group.get("maximize") else rho
-                gradients = self.gradients_of(members) if needs_gradient else []
+                gradients = self.gradients_of(members) if with_gradient is not None else []
                 found.append(PerturbedGroup(signed, members, self.as_real(members), gradients, group))
         return found

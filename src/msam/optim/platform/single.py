@@ -30,18 +30,20 @@ class SingleProcess:
         """
         return vectors.global_norm(tensors)
 
-    def read(self, numbers: Sequence[Tensor]) -> list[float]:
+    def read(self, numbers: Sequence[Tensor | float]) -> list[float]:
         """Read numbers on which a decision rests, all of them in one wait for the device.
 
         Args:
-            numbers: 0-d tensors on one device, the same ones in all processes.
+            numbers: 0-d tensors, all of them at hand or all on one device, the same ones in all processes; or floats.
 
         Returns:
             Their values.
         """
-        if all(vectors.is_at_hand(number) for number in numbers):
-            return [vectors.to_float(number) for number in numbers]
-        return cast(list[float], torch.stack([_widen(number) for number in numbers]).tolist())
+        tensors = [number for number in numbers if isinstance(number, Tensor)]
+        if not tensors or vectors.is_at_hand(tensors[0]):
+            return [number if isinstance(number, float) else vectors.to_float(number) for number in numbers]
+        found = iter(cast(list[float], torch.stack([_widen(number) for number in tensors]).tolist()))
+        return [next(found) if isinstance(number, Tensor) else number for number in numbers]
 
 
 def _widen(number: Tensor) -> Tensor:

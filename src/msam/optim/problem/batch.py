@@ -40,12 +40,15 @@ class Batch:
     def __init__(self, closures: Closures | None, loss_scale: LossScale | None = None) -> None:
         if closures is None:
             raise InvalidValueError(f"step() needs a closure, found none: it runs the loss itself; the pattern is\n{PATTERN}")
-        self.is_sequence = isinstance(closures, Sequence)
-        self.parts = list(closures) if isinstance(closures, Sequence) else [closures]
+        # What can be called is asked first: to ask for a Sequence takes longer.
+        self.is_sequence = not callable(closures) and isinstance(closures, Sequence)
+        given = closures if self.is_sequence else [closures]
+        self.parts = list(cast(Sequence[Closure | MultimodalClosure], given))
         if not self.parts:
             raise InvalidValueError("step() needs at least one micro-batch closure, found an empty sequence")
         for part in self.parts:
-            check_callable("a closure", part, "a function without arguments", remedy=f"the pattern is\n{PATTERN}")
+            if not callable(part):
+                check_callable("a closure", part, "a function without arguments", remedy=f"the pattern is\n{PATTERN}")
         self._loss_scale = loss_scale
         self.is_multimodal = all(isinstance(part, MultimodalClosure) for part in self.parts)
         """Whether every part can be weighted and asked for coalitions."""
@@ -94,11 +97,13 @@ class Batch:
         return losses[0] if len(losses) == 1 else cast("Tensor | float", sum(losses))
 
     def _run_part(self, part: Closure | MultimodalClosure, weight: Tensor | float) -> Tensor | float:
-        with torch.enable_grad():
-            if not isinstance(part, MultimodalClosure):
-                return part()
-            # A plain closure scales its loss itself, and is never weighed.
-            return part(weight if self._loss_scale is None else weight * self._loss_scale(part.target))
+        if not torch.is_grad_enabled():
+            with torch.enable_grad():
+                return self._run_part(part, weight)
+        if not isinstance(part, MultimodalClosure):
+            return part()
+        # A plain closure scales its loss itself, and is never weighed.
+        return part(weight if self._loss_scale is None else weight * self._loss_scale(part.target))
 
     def contributions(
         self, rule: ContributionRule, plan: Plan, *, baseline: Baseline | None, samples: int | None
