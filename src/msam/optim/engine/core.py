@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from msam.combine import Combination, LinearCombination, Replace
 from msam.errors import InvalidStateError, InvalidValueError
-from msam.geometry import Geometry, Memory
+from msam.geometry import Geometry, Memory, vectors
 from msam.optim.engine.account import Account
 from msam.optim.engine.ascent import Ascent, PerturbedGroup
 from msam.optim.engine.hooks import Hooks
@@ -437,6 +437,8 @@ class Engine:
         first, second = cast(LinearCombination, self.combination).weights(self.share)
         members = self.members
         first = first * scaling.factor(cast(Tensor, members[0].grad))
+        if isinstance(first, Tensor) and vectors.is_at_hand(first):
+            first = vectors.to_float(first)  # one call for all tensors, where a tensor's factor takes one for each
         ascent.rescale_(first)
         perturbed = {id(parameter) for parameter in ascent.parameters}
         rest = self.weights.gradients_of([parameter for parameter in members if id(parameter) not in perturbed])
