@@ -101,7 +101,7 @@ def test_loads_into_parameters_of_another_type(row, config, method):
     assert all(value.dtype == torch.float64 for value in averages if torch.is_tensor(value) and value.ndim)
 
 
-@on_rows(methods=EVERY, out=())
+@on_rows(methods=EVERY, out=(), amount="one")
 def test_hooks_of_saving_see_and_change_the_state(row, config, method):
     _, optimizer = start(row, config, method, times=0)
     seen = []
@@ -113,7 +113,7 @@ def test_hooks_of_saving_see_and_change_the_state(row, config, method):
     assert seen == [("pre 0", True), ("pre 1", True)]
 
 
-@on_rows(methods=EVERY, out=())
+@on_rows(methods=EVERY, out=(), amount="one")
 def test_hooks_of_loading_see_and_change_the_state(row, config, method):
     _, optimizer = start(row, config, method, times=0)
     state, seen = copy.deepcopy(optimizer.state_dict()), []
@@ -132,7 +132,7 @@ def test_hooks_of_loading_see_and_change_the_state(row, config, method):
     assert seen == [("pre 0", True), ("pre 1", 0.25), ("post 0", True), ("post 1", 0.25)]
 
 
-@on_rows(methods=EVERY)
+@on_rows(methods=EVERY, amount="one")
 def test_hooks_of_steps_run_once_a_step_in_order(row, config, method):
     problem, optimizer = start(row, config, method, times=0)
     seen = []
@@ -155,7 +155,7 @@ def test_hooks_of_steps_run_once_a_step_in_order(row, config, method):
     assert seen == ["all, before", "before", "after", "all, after"] * 2
 
 
-@on_rows()
+@on_rows(amount="one")
 def test_hooks_before_steps_change_the_closure(row, config, method):
     problem, optimizer = start(row, config, method, times=0)
     other = problem.closure(optimizer)
@@ -164,7 +164,7 @@ def test_hooks_before_steps_change_the_closure(row, config, method):
     assert problem.passes == method.passes
 
 
-@on_rows(methods=[SAM, *OTHERS])
+@on_rows(methods=[SAM, *OTHERS], amount="one")
 def test_hooks_of_the_bases_steps_run_once_a_step(row, config, method):
     problem, optimizer = start(row, config, method, times=0)
     seen = []
@@ -198,7 +198,7 @@ def test_copies_and_pickles_go_on_by_themselves(row, config, method):
         assert {name for name in vars(copied) if name[0] != "_"} == {name for name in vars(pair[1]) if name[0] != "_"}
 
 
-@on_rows(methods=EVERY)
+@on_rows(methods=EVERY, amount="one")
 def test_copies_and_pickles_leave_hooks_behind_and_take_new_ones(row, config, method):
     seen = []
     for clone in (copy.deepcopy, through_pickle):
@@ -234,7 +234,7 @@ def test_hooks_run_in_a_process_that_built_no_optimizer(row, config, method):
     assert seen == ["before", "after"]
 
 
-@on_rows(out=())
+@on_rows(out=(), amount="one")
 def test_shows_its_groups_and_defaults(row, config, method):
     _, optimizer = start(row, config, method, times=0)
     shown = repr(optimizer)
@@ -244,7 +244,7 @@ def test_shows_its_groups_and_defaults(row, config, method):
     assert plain.defaults.items() <= optimizer.defaults.items()
 
 
-@on_rows(out=(), only=lambda _, config: not config.kwargs.get("maximize"))
+@on_rows(out=(), amount="one")
 def test_shares_groups_and_state(row, config, method):
     _, optimizer = start(row, config, method, times=0)
     base = getattr(optimizer, "base", optimizer)

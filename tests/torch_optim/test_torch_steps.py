@@ -224,7 +224,7 @@ def test_a_rate_may_be_a_tensor(row, config, method):
         agree(row, config, method, lr=torch.full(shape, float(config.kwargs["lr"])))
 
 
-@on_rows(out=[NEEDS_A_NUMBER, *TO_STEP])
+@on_rows(amount="one")
 def test_schedulers_change_a_tensor_rate_in_place(row, config, method):
     problem, rate = Problem(), torch.tensor(0.01)
     optimizer = method.wrap(build(row, config, problem.parameters, lr=rate))
@@ -273,7 +273,7 @@ def test_two_calls_step_as_a_closure_does(row, config, method):
     assert_same(found.values(), expected.values())
 
 
-@on_rows(out=())
+@on_rows(out=(), amount="one")
 def test_drops_gradients_or_zeroes_them(row, config, method):
     problem = Problem()
     optimizer = method.wrap(build(row, config, problem.parameters))
