@@ -90,8 +90,8 @@ def test_errors_of_torch_stay_torchs(row, method):
 
         def build_and_step(given=given, params=params):
             optimizer = method.wrap(row.optim_cls(params, **given.kwargs))
-            params[0].requires_grad_()
-            optimizer.step(lambda: sum(energy(parameter) for parameter in params).backward())
+            params[0].requires_grad_().grad = None
+            optimizer.step(lambda: energy(params[0]).backward())
 
         with pytest.raises(case.error_type, match=case.error_regex):
             build_and_step()
@@ -101,7 +101,7 @@ def test_errors_of_torch_stay_torchs(row, method):
 def test_refuses_bad_groups_as_torch_does(row, config, method):
     problem = Problem()
     optimizer = method.wrap(build(row, config, problem.parameters))
-    with pytest.raises(ValueError, match="more than one parameter group"):
+    with pytest.raises(ValueError, match=r"more than one parameter group|must be given once"):
         optimizer.add_param_group({"params": [problem.weight]})
     with pytest.raises(TypeError, match="can only optimize Tensors"):
         optimizer.add_param_group({"params": ["weight"]})

@@ -37,7 +37,7 @@ def at_the_same_weights(row, config, method, problem, **options):
     return other, optimizer
 
 
-@on_rows(methods=EVERY)
+@on_rows(methods=EVERY, amount="two")
 def test_goes_on_after_loading_as_if_it_had_not_stopped(row, config, method):
     problem, optimizer = start(row, config, method)
     stream = io.BytesIO()
@@ -67,7 +67,7 @@ def test_loads_states_from_before_an_option_was_known(row, config, method):
             assert flag in optimizer.param_groups[0]
 
 
-@on_rows()
+@on_rows(amount="two")
 def test_loads_a_count_of_steps_that_is_a_number(row, config, method):
     problem, optimizer = start(row, config, method)
     expected, loaded = at_the_same_weights(row, config, method, problem)
@@ -79,7 +79,7 @@ def test_loads_a_count_of_steps_that_is_a_number(row, config, method):
     assert_same(go_on(expected, loaded, state), problem.values())
 
 
-@on_rows()
+@on_rows(amount="two")
 def test_loads_between_named_and_unnamed_parameters(row, config, method):
     for named in (True, False):
         problem, optimizer = start(row, config, method, named=named)
@@ -91,7 +91,7 @@ def test_loads_between_named_and_unnamed_parameters(row, config, method):
         assert loaded.param_groups[0]["param_names"] == ["weight", "bias"]
 
 
-@on_rows()
+@on_rows(amount="two")
 def test_loads_into_parameters_of_another_type(row, config, method):
     _, optimizer = start(row, config, method)
     other = Problem(torch.float64, torch.float64)
@@ -190,7 +190,7 @@ def through_pickle(content):
     return pickle.loads(pickle.dumps(content))
 
 
-@on_rows(methods=EVERY)
+@on_rows(methods=EVERY, amount="two")
 def test_copies_and_pickles_go_on_by_themselves(row, config, method):
     for clone in (copy.deepcopy, through_pickle):
         pair = start(row, config, method)

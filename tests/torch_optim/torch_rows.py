@@ -118,7 +118,7 @@ OTHERS = [
 EVERY = PLAIN, SAM, *OTHERS
 
 
-Amount = Literal["all", "few", "one"]
+Amount = Literal["all", "few", "two", "one"]
 
 
 @dataclass(frozen=True)
@@ -145,17 +145,19 @@ TO_STEP = NEEDS_SPARSE, NEEDS_NO_LEAF, NEEDS_ANOTHER_DEVICE
 
 
 def configs(row: OptimizerInfo, method: Method, amount: Amount) -> list[OptimizerInput]:
-    """The row's configurations, in all ways to step that the row has on a CPU; or the default in all ways, and the last."""
+    """The row's configurations in all ways to step that it has on a CPU; or the default in all ways or in one, and the last."""
     ways = [way for way in row.supported_impls if way != "fused" or "cpu" in row.supports_fused_on]
     default, *rest = row.optim_inputs_func("cpu")
     capturable = ["capturable"] if row.has_capturable_arg else []
-    few = [default, *(with_way(default, ways, way) for way in (*ways, *capturable))]
     if amount == "one" or not method.whole:
-        return few[:1]
+        return [default]
+    if amount == "two":
+        return [default, rest[-1]]
+    few = [default, *(with_way(default, ways, way) for way in (*ways, *capturable))]
     return (
-        [*few, rest[-1]]
-        if amount == "few"
-        else [*few, *(with_way(config, ways, way) for config in rest for way in ("", *ways))]
+        [*few, *(with_way(config, ways, way) for config in rest for way in ("", *ways))]
+        if amount == "all"
+        else [*few, rest[-1]]
     )
 
 
