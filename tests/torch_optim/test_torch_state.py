@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch_rows import EVERY, OTHERS, SAM, Problem, assert_same, build, on_rows
+from torch_rows import EVERY, OTHERS, REMEMBERING, SAM, Problem, assert_same, build, on_rows
 
 from problems import same_content
 
@@ -37,7 +37,7 @@ def at_the_same_weights(row, config, method, problem, **options):
     return other, optimizer
 
 
-@on_rows(methods=EVERY, amount="two")
+@on_rows(methods=REMEMBERING, amount="two")
 def test_goes_on_after_loading_as_if_it_had_not_stopped(row, config, method):
     problem, optimizer = start(row, config, method)
     stream = io.BytesIO()
@@ -55,7 +55,7 @@ def test_goes_on_after_loading_as_if_it_had_not_stopped(row, config, method):
         assert same_content(loaded.state_dict(), optimizer.state_dict())
 
 
-@on_rows()
+@on_rows(amount="two")
 def test_loads_states_from_before_an_option_was_known(row, config, method):
     problem, optimizer = start(row, config, method)
     for flag in row.not_og_supported_flags:
@@ -190,7 +190,7 @@ def through_pickle(content):
     return pickle.loads(pickle.dumps(content))
 
 
-@on_rows(methods=EVERY, amount="two")
+@on_rows(methods=REMEMBERING, amount="two")
 def test_copies_and_pickles_go_on_by_themselves(row, config, method):
     for clone in (copy.deepcopy, through_pickle):
         pair = start(row, config, method)

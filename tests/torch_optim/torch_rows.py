@@ -116,6 +116,7 @@ OTHERS = [
     for name in ("wsam", "monge_sam", "friendly_sam")
 ]
 EVERY = PLAIN, SAM, *OTHERS
+REMEMBERING = PLAIN, SAM, OTHERS[-1]
 
 
 Amount = Literal["all", "few", "two", "one"]
