@@ -76,6 +76,10 @@ def test_a_base_whose_step_needs_a_closure_is_refused_by_name(base):
         msam.SAM(base(Problem().parameters, lr=0.1), rho=0.05)
 
 
+def test_the_table_leaves_the_process_as_it_was():
+    assert not torch.backends.flags_frozen()
+
+
 def test_no_row_is_lost():
     assert {row.name for row in REFUSED} == {"LBFGS"}
     assert len(ROWS) >= 14

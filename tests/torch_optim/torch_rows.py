@@ -30,7 +30,7 @@ except ImportError as error:
         raise
     pytest.skip(f"torch {torch.__version__} has no such table of optimizers: {error}", allow_module_level=True)
 # Torch's test tools forbid to set flags such as torch.backends.cudnn.benchmark, for the process they are imported into.
-setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
+torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
 
 ROWS: list[OptimizerInfo] = [row for row in optim_db if not row.step_requires_closure]
 REFUSED: list[OptimizerInfo] = [row for row in optim_db if row.step_requires_closure]
