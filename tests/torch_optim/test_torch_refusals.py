@@ -76,6 +76,10 @@ def test_a_base_whose_step_needs_a_closure_is_refused_by_name(base):
         msam.SAM(base(Problem().parameters, lr=0.1), rho=0.05)
 
 
+def test_the_table_leaves_the_process_as_it_was():
+    assert not torch.backends.flags_frozen()
+
+
 def test_no_row_is_lost():
     assert {row.name for row in REFUSED} == {"LBFGS"}
     assert len(ROWS) >= 14
@@ -90,17 +94,18 @@ def test_errors_of_torch_stay_torchs(row, method):
 
         def build_and_step(given=given, params=params):
             optimizer = method.wrap(row.optim_cls(params, **given.kwargs))
-            optimizer.step(lambda: sum(energy(parameter) for parameter in params).backward())
+            params[0].requires_grad_().grad = None
+            optimizer.step(lambda: energy(params[0]).backward())
 
         with pytest.raises(case.error_type, match=case.error_regex):
             build_and_step()
 
 
-@on_rows(out=(), only=lambda _, config: not config.kwargs.get("differentiable"))
+@on_rows(out=(), amount="one")
 def test_refuses_bad_groups_as_torch_does(row, config, method):
     problem = Problem()
     optimizer = method.wrap(build(row, config, problem.parameters))
-    with pytest.raises(ValueError, match="more than one parameter group"):
+    with pytest.raises(ValueError, match=r"more than one parameter group|must be given once"):
         optimizer.add_param_group({"params": [problem.weight]})
     with pytest.raises(TypeError, match="can only optimize Tensors"):
         optimizer.add_param_group({"params": ["weight"]})

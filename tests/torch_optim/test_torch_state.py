@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-from torch_rows import EVERY, OTHERS, SAM, Problem, assert_same, build, on_rows
+from torch_rows import EVERY, OTHERS, REMEMBERING, SAM, Problem, assert_same, build, on_rows
 
 from problems import same_content
 
@@ -37,7 +37,7 @@ def at_the_same_weights(row, config, method, problem, **options):
     return other, optimizer
 
 
-@on_rows(methods=EVERY)
+@on_rows(methods=REMEMBERING, amount="two")
 def test_goes_on_after_loading_as_if_it_had_not_stopped(row, config, method):
     problem, optimizer = start(row, config, method)
     stream = io.BytesIO()
@@ -55,7 +55,7 @@ def test_goes_on_after_loading_as_if_it_had_not_stopped(row, config, method):
         assert same_content(loaded.state_dict(), optimizer.state_dict())
 
 
-@on_rows()
+@on_rows(amount="two")
 def test_loads_states_from_before_an_option_was_known(row, config, method):
     problem, optimizer = start(row, config, method)
     for flag in row.not_og_supported_flags:
@@ -67,7 +67,7 @@ def test_loads_states_from_before_an_option_was_known(row, config, method):
             assert flag in optimizer.param_groups[0]
 
 
-@on_rows()
+@on_rows(amount="two")
 def test_loads_a_count_of_steps_that_is_a_number(row, config, method):
     problem, optimizer = start(row, config, method)
     expected, loaded = at_the_same_weights(row, config, method, problem)
@@ -79,7 +79,7 @@ def test_loads_a_count_of_steps_that_is_a_number(row, config, method):
     assert_same(go_on(expected, loaded, state), problem.values())
 
 
-@on_rows()
+@on_rows(amount="two")
 def test_loads_between_named_and_unnamed_parameters(row, config, method):
     for named in (True, False):
         problem, optimizer = start(row, config, method, named=named)
@@ -91,7 +91,7 @@ def test_loads_between_named_and_unnamed_parameters(row, config, method):
         assert loaded.param_groups[0]["param_names"] == ["weight", "bias"]
 
 
-@on_rows()
+@on_rows(amount="two")
 def test_loads_into_parameters_of_another_type(row, config, method):
     _, optimizer = start(row, config, method)
     other = Problem(torch.float64, torch.float64)
@@ -101,7 +101,7 @@ def test_loads_into_parameters_of_another_type(row, config, method):
     assert all(value.dtype == torch.float64 for value in averages if torch.is_tensor(value) and value.ndim)
 
 
-@on_rows(methods=EVERY, out=())
+@on_rows(methods=EVERY, out=(), amount="one")
 def test_hooks_of_saving_see_and_change_the_state(row, config, method):
     _, optimizer = start(row, config, method, times=0)
     seen = []
@@ -113,7 +113,7 @@ def test_hooks_of_saving_see_and_change_the_state(row, config, method):
     assert seen == [("pre 0", True), ("pre 1", True)]
 
 
-@on_rows(methods=EVERY, out=())
+@on_rows(methods=EVERY, out=(), amount="one")
 def test_hooks_of_loading_see_and_change_the_state(row, config, method):
     _, optimizer = start(row, config, method, times=0)
     state, seen = copy.deepcopy(optimizer.state_dict()), []
@@ -132,7 +132,7 @@ def test_hooks_of_loading_see_and_change_the_state(row, config, method):
     assert seen == [("pre 0", True), ("pre 1", 0.25), ("post 0", True), ("post 1", 0.25)]
 
 
-@on_rows(methods=EVERY)
+@on_rows(methods=EVERY, amount="one")
 def test_hooks_of_steps_run_once_a_step_in_order(row, config, method):
     problem, optimizer = start(row, config, method, times=0)
     seen = []
@@ -155,7 +155,7 @@ def test_hooks_of_steps_run_once_a_step_in_order(row, config, method):
     assert seen == ["all, before", "before", "after", "all, after"] * 2
 
 
-@on_rows()
+@on_rows(amount="one")
 def test_hooks_before_steps_change_the_closure(row, config, method):
     problem, optimizer = start(row, config, method, times=0)
     other = problem.closure(optimizer)
@@ -164,7 +164,7 @@ def test_hooks_before_steps_change_the_closure(row, config, method):
     assert problem.passes == method.passes
 
 
-@on_rows(methods=[SAM, *OTHERS])
+@on_rows(methods=[SAM, *OTHERS], amount="one")
 def test_hooks_of_the_bases_steps_run_once_a_step(row, config, method):
     problem, optimizer = start(row, config, method, times=0)
     seen = []
@@ -190,7 +190,7 @@ def through_pickle(content):
     return pickle.loads(pickle.dumps(content))
 
 
-@on_rows(methods=EVERY)
+@on_rows(methods=REMEMBERING, amount="two")
 def test_copies_and_pickles_go_on_by_themselves(row, config, method):
     for clone in (copy.deepcopy, through_pickle):
         pair = start(row, config, method)
@@ -198,7 +198,7 @@ def test_copies_and_pickles_go_on_by_themselves(row, config, method):
         assert {name for name in vars(copied) if name[0] != "_"} == {name for name in vars(pair[1]) if name[0] != "_"}
 
 
-@on_rows(methods=EVERY)
+@on_rows(methods=EVERY, amount="one")
 def test_copies_and_pickles_leave_hooks_behind_and_take_new_ones(row, config, method):
     seen = []
     for clone in (copy.deepcopy, through_pickle):
@@ -234,7 +234,7 @@ def test_hooks_run_in_a_process_that_built_no_optimizer(row, config, method):
     assert seen == ["before", "after"]
 
 
-@on_rows(out=())
+@on_rows(out=(), amount="one")
 def test_shows_its_groups_and_defaults(row, config, method):
     _, optimizer = start(row, config, method, times=0)
     shown = repr(optimizer)
@@ -244,7 +244,7 @@ def test_shows_its_groups_and_defaults(row, config, method):
     assert plain.defaults.items() <= optimizer.defaults.items()
 
 
-@on_rows(out=(), only=lambda _, config: not config.kwargs.get("maximize"))
+@on_rows(out=(), amount="one")
 def test_shares_groups_and_state(row, config, method):
     _, optimizer = start(row, config, method, times=0)
     base = getattr(optimizer, "base", optimizer)

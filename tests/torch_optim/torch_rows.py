@@ -30,7 +30,7 @@ except ImportError as error:
         raise
     pytest.skip(f"torch {torch.__version__} has no such table of optimizers: {error}", allow_module_level=True)
 # Torch's test tools forbid to set flags such as torch.backends.cudnn.benchmark, for the process they are imported into.
-setattr(torch.backends, "__allow_nonbracketed_mutation_flag", True)
+torch.backends.flags_frozen.__globals__["__allow_nonbracketed_mutation_flag"] = True
 
 ROWS: list[OptimizerInfo] = [row for row in optim_db if not row.step_requires_closure]
 REFUSED: list[OptimizerInfo] = [row for row in optim_db if row.step_requires_closure]
@@ -116,9 +116,10 @@ OTHERS = [
     for name in ("wsam", "monge_sam", "friendly_sam")
 ]
 EVERY = PLAIN, SAM, *OTHERS
+REMEMBERING = PLAIN, SAM, OTHERS[-1]
 
 
-Amount = Literal["all", "few", "one"]
+Amount = Literal["all", "few", "two", "one"]
 
 
 @dataclass(frozen=True)
@@ -145,17 +146,19 @@ TO_STEP = NEEDS_SPARSE, NEEDS_NO_LEAF, NEEDS_ANOTHER_DEVICE
 
 
 def configs(row: OptimizerInfo, method: Method, amount: Amount) -> list[OptimizerInput]:
-    """The row's configurations, in all ways to step that the row has on a CPU; or the default in all ways, and the last."""
+    """The row's configurations in all ways to step that it has on a CPU; or the default in all ways or in one, and the last."""
     ways = [way for way in row.supported_impls if way != "fused" or "cpu" in row.supports_fused_on]
     default, *rest = row.optim_inputs_func("cpu")
     capturable = ["capturable"] if row.has_capturable_arg else []
-    few = [default, *(with_way(default, ways, way) for way in (*ways, *capturable))]
     if amount == "one" or not method.whole:
-        return few[:1]
+        return [default]
+    if amount == "two":
+        return [default, rest[-1]]
+    few = [default, *(with_way(default, ways, way) for way in (*ways, *capturable))]
     return (
-        [*few, rest[-1]]
-        if amount == "few"
-        else [*few, *(with_way(config, ways, way) for config in rest for way in ("", *ways))]
+        [*few, *(with_way(config, ways, way) for config in rest for way in ("", *ways))]
+        if amount == "all"
+        else [*few, rest[-1]]
     )
 
 
