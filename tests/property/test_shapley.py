@@ -146,7 +146,10 @@ def test_shares_of_several_rows_are_those_of_each():
 
 
 @pytest.mark.exact
-def test_ties_and_not_a_number_give_equal_shares():
+def test_ties_give_equal_shares_and_not_a_number_none():
     assert normalise_shares(torch.tensor([0.2, 0.2])).tolist() == [0.5, 0.5]
-    assert normalise_shares(torch.tensor([float("nan"), 0.3])).tolist() == [0.5, 0.5]
+    for odd in (float("nan"), float("inf"), -float("inf")):
+        rows = normalise_shares(torch.tensor([[odd, 0.3], [0.1, 0.3]]))
+        assert torch.isnan(rows[0]).all()
+        torch.testing.assert_close(rows[1], torch.tensor([0.25, 0.75]))
     assert normalise_shares(torch.tensor([-1.0, -2.0, -3.0, 0.0])).tolist() == [0.25] * 4

@@ -235,7 +235,7 @@ def test_a_model_may_change_its_precision_between_steps():
 
 
 def test_modalities_may_change_between_steps():
-    models = [msam.fusion.late_fusion_mlp(dict.fromkeys(names, 2), 2, width=3) for names in ("ab", "ba", "abc")]
+    models = [msam.fusion.late_fusion_mlp(dict.fromkeys(names, 2), 2, width=8) for names in ("ab", "ba", "abc")]
     optimizer = msam.ModalityAwareSAM(torch.optim.SGD([p for model in models for p in model.parameters()], lr=0.1))
     for model, names in zip(models, (("a", "b"), ("b", "a"), ("a", "b", "c")), strict=True):
         inputs = {name: torch.randn(3, 2) for name in names}
@@ -253,7 +253,8 @@ def test_value_functions_that_average_are_refused():
 @pytest.mark.parametrize(
     ("output", "target"),
     [
-        (torch.zeros(4), torch.zeros(4, dtype=torch.long)),
+        (torch.zeros(4, 2, 2), torch.zeros(4, dtype=torch.long)),
+        (torch.zeros(4), torch.full((4,), 0.5)),
         (torch.zeros(4, 2), torch.zeros(4)),
         (torch.zeros(4, 2), torch.zeros(4, 2)),
     ],

@@ -54,6 +54,7 @@ def test_contributions_are_saved_and_loaded():
 
 
 @pytest.mark.parametrize("baseline", ["zeros", "shuffled"])
+@pytest.mark.filterwarnings("ignore::msam.errors.ContributionWarning")  # the image changes nothing
 def test_its_own_baseline_stands_in_for_embedded_words(baseline: str):
     torch.manual_seed(0)
     model = Words()

@@ -154,9 +154,11 @@ def test_records_are_appended_to_a_file(tmp_path):
     path = tmp_path / "new" / "contributions.jsonl"
     monitor = ContributionMonitor(build(), interval=1, path=path)
     monitor.observe(INPUTS, TARGET)
-    monitor.observe({"a": INPUTS["a"] * float("nan"), "b": INPUTS["b"]}, TARGET)
+    with pytest.warns(msam.errors.ContributionWarning, match="not finite with 'a' present and 'b' absent, on 6 of 6 samples"):
+        monitor.observe({"a": INPUTS["a"] * float("nan"), "b": INPUTS["b"]}, TARGET)
     assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == monitor.records
     assert monitor.records[1]["contributions"]["a"] is None
+    assert monitor.records[1]["shares"] == {"a": None, "b": None}
     ContributionMonitor(build(), interval=1, path=path).observe(INPUTS, TARGET)
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 

@@ -46,7 +46,7 @@ class ModalityDropout:
             closure: Of the batch at hand; its inputs are replaced, the tensors themselves are untouched.
             generator: Decides what is dropped.
         """
-        keep = self._draw(len(closure.target), len(closure.modalities), generator)
+        keep = self._draw(closure.samples, len(closure.modalities), generator)
         kept = {name: keep[:, index] for index, name in enumerate(closure.modalities)}
         closure.mask_(kept, find_baseline(self.baseline))
 

@@ -1,8 +1,9 @@
 """Contributions of modalities: a pure function of a table of coalition values, and the evaluation of that table."""
 
-from msam.contribution.baselines import Baseline, LearnedToken, Shuffled, TrainingMean, Zeros, find_baseline
+from msam.contribution.baselines import Baseline, Shuffled, Zeros, find_baseline
 from msam.contribution.coalitions import Coalition, all_coalitions, coalition_outputs, mask_inputs, mask_rows
-from msam.contribution.rule import ContributionRule, Plan
+from msam.contribution.fitted import LearnedToken, TrainingMean
+from msam.contribution.rule import ContributionRule, Plan, find_not_finite
 from msam.contribution.sampling import SampledShapley
 from msam.contribution.shapley import contribution_shares, normalise_shares, shapley_matrix, shapley_values
 from msam.contribution.values import (
@@ -33,6 +34,7 @@ __all__ = [
     "coalition_outputs",
     "contribution_shares",
     "find_baseline",
+    "find_not_finite",
     "find_value",
     "log_likelihood",
     "mask_inputs",

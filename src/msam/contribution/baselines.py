@@ -1,22 +1,27 @@
 """What "absent" means: what stands in for a modality that a coalition leaves out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from msam.contribution.nested import first_leaf, map_nested, take_rows
-from msam.errors import InvalidValueError
+from msam.checks import check_choice, kind_of
+from msam.contribution.nested import is_replaced, list_leaves, replace_leaves, take_rows
+from msam.errors import InvalidTypeError
 
 Encoder = Callable[[Any], Tensor]
 
 
 class Baseline(ABC):
-    """What stands in for an absent modality."""
+    """What stands in for an absent modality.
+
+    Those of this module replace leaves of floating point only. Integer and boolean leaves (ids, keep-masks, lengths) stay:
+    they make an input digestible, where 0 may be a token and an empty mask attends to nothing. A baseline of your own may
+    replace them as well.
+    """
 
     @abstractmethod
     def absent(self, name: str, value: Any) -> Any:
@@ -33,6 +38,8 @@ class Baseline(ABC):
     def absent_feature(self, name: str, value: Any, feature: Tensor, encoder: Encoder) -> Tensor:
         """Return the encoder's output for the stand-in; one row is encoded where all samples have the same one.
 
+        They have not the same one where integers or masks stay.
+
         Args:
             name: Of the modality.
             value: Its input.
@@ -42,7 +49,20 @@ class Baseline(ABC):
         Returns:
             The same shape as the feature.
         """
+        if not all(map(is_replaced, list_leaves(value))):
+            return encoder(self.absent(name, value))
         return encoder(self.absent(name, take_rows(value, 1))).expand_as(feature)
+
+    def among(self, present: Mapping[str, Tensor]) -> "Baseline":  # noqa: ARG002 - of use to those who look at other samples
+        """Tell the baseline which samples have which modality.
+
+        Args:
+            present: Modality name -> which samples have it, shape ``(B,)``, boolean; the others have all.
+
+        Returns:
+            The baseline for such a batch.
+        """
+        return self
 
 
 class Zeros(Baseline):
@@ -53,121 +73,64 @@ class Zeros(Baseline):
 
     @override
     def absent(self, name: str, value: Any) -> Any:
-        return map_nested(torch.zeros_like, value)
+        return replace_leaves(name, value, lambda leaf, _: torch.zeros_like(leaf))
 
 
 class Shuffled(Baseline):
-    """The modality of another sample of the batch, the one before it: always a real input, with the wrong content.
+    """The modality of another sample of the batch, the one before it: real numbers, with the wrong content.
 
     The model is then misled rather than left without: a modality it trusts can have a coalition value below chance's.
+    Integer and boolean leaves stay the sample's own. A sample that is alone in its batch keeps what it has.
+
+    Args:
+        present: Modality name -> which samples have it, shape ``(B,)``, boolean. The last sample before that has the
+            modality is then taken, itself if there is no other; zeros if none has it. Default: all have all.
     """
+
+    def __init__(self, present: Mapping[str, Tensor] | None = None) -> None:
+        self._present = dict(present or {})
 
     @override
     def absent(self, name: str, value: Any) -> Any:
-        return map_nested(lambda leaf: leaf.roll(1, 0), value)
+        return replace_leaves(name, value, lambda leaf, _: self._take(name, leaf))
 
     @override
     def absent_feature(self, name: str, value: Any, feature: Tensor, encoder: Encoder) -> Tensor:
+        # An encoder's output of another sample has that sample's masks in it, and zeros have an output of their own.
+        if name in self._present or not all(map(is_replaced, list_leaves(value))):
+            return encoder(self.absent(name, value))
         return feature.roll(1, 0)
 
+    @override
+    def among(self, present: Mapping[str, Tensor]) -> "Shuffled":
+        return Shuffled(present)
 
-class TrainingMean(Baseline):
-    """The mean input of each modality, over data that you give once.
+    def _take(self, name: str, leaf: Tensor) -> Tensor:
+        if name not in self._present:
+            return leaf.roll(1, 0)
+        donors = find_donors(self._present[name].to(leaf.device))
+        taken = leaf.index_select(0, donors.clamp_min(0))
+        return taken.masked_fill((donors < 0).reshape(-1, *[1] * (leaf.ndim - 1)), 0)
+
+
+def find_donors(present: Tensor) -> Tensor:
+    """Find for each sample the last one before it, in a circle, that has a modality; itself comes last.
 
     Args:
-        means: Modality name -> the mean of one sample, without the batch axis; tensors or nested structures.
+        present: Which samples have it, shape ``(B,)``, boolean.
 
-    Raises:
-        InvalidValueError: Later, if a modality has no mean, or a mean has not the shape of a sample.
-
-    Example:
-        >>> baseline = TrainingMean.fit([{"image": torch.tensor([[1.0], [3.0]])}, {"image": torch.tensor([[5.0]])}])
-        >>> baseline.absent("image", torch.zeros(2, 1))
-        tensor([[3.],
-                [3.]])
-    """
-
-    def __init__(self, means: Mapping[str, Any]) -> None:
-        self.means = dict(means)
-
-    @classmethod
-    def fit(cls, batches: Iterable[Mapping[str, Any]]) -> "TrainingMean":
-        """Average over batches of inputs.
-
-        Args:
-            batches: Mappings of modality name -> input of floating point, first axis the sample; at least one. A batch
-                may be without some modalities.
-
-        Returns:
-            The baseline.
-
-        Raises:
-            InvalidValueError: If there is no sample, or a tensor is not of floating point.
-        """
-        sums: dict[str, Any] = {}
-        samples: dict[str, int] = {}
-        for batch in batches:
-            for name, value in batch.items():
-                total = map_nested(_sum_samples, value)
-                sums[name] = map_nested(torch.add, sums[name], total) if name in sums else total
-                samples[name] = samples.get(name, 0) + len(first_leaf(value))
-        if not samples or not all(samples.values()):
-            raise InvalidValueError(
-                f"a mean needs at least one sample of each modality, found {samples}; give batches of inputs"
-            )
-        return cls({name: map_nested(partial(torch.div, other=samples[name]), total) for name, total in sums.items()})
-
-    @override
-    def absent(self, name: str, value: Any) -> Any:
-        if name not in self.means:
-            raise InvalidValueError(
-                f"the baseline needs a mean of every modality, found none of {name!r}; it has {list(self.means)}"
-            )
-        return map_nested(_repeat, value, self.means[name])
-
-
-class LearnedToken(nn.Module, Baseline):
-    """A learned stand-in for each modality: parameters, which start at zero.
-
-    Add ``token.parameters()`` to your optimizer, and let training see absent modalities, by `mask_inputs` with this
-    baseline in a penalty, or by ``ModalityDropout(p, baseline=token)``; coalition passes take no gradient.
-
-    Args:
-        like: Modality name -> one sample, or its shape's tensor, without the batch axis, of floating point.
+    Returns:
+        Their numbers, shape ``(B,)``; -1 where none has it.
 
     Example:
-        >>> token = LearnedToken({"image": torch.ones(3)})
-        >>> token.absent("image", torch.ones(2, 3)).shape
-        torch.Size([2, 3])
+        >>> find_donors(torch.tensor([True, False, False, True])).tolist()
+        [3, 0, 0, 0]
     """
-
-    def __init__(self, like: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.tokens = nn.ParameterDict({name: nn.Parameter(torch.zeros_like(value)) for name, value in like.items()})
-
-    @override
-    def absent(self, name: str, value: Any) -> Any:
-        if name not in self.tokens:
-            raise InvalidValueError(
-                f"the baseline needs a token of each modality, found none of {name!r}; it has {list(self.tokens)}"
-            )
-        return map_nested(_repeat, value, self.tokens[name])
-
-
-def _sum_samples(leaf: Tensor) -> Tensor:
-    if not leaf.is_floating_point():
-        raise InvalidValueError(
-            f"a mean needs inputs of floating point, found {leaf.dtype}; use another baseline for such inputs"
-        )
-    return leaf.double().sum(0)
-
-
-def _repeat(leaf: Tensor, sample: Tensor) -> Tensor:
-    if leaf.shape[1:] != sample.shape:
-        raise InvalidValueError(
-            f"a stand-in must have the shape of one sample, {tuple(leaf.shape[1:])}, found {tuple(sample.shape)}"
-        )
-    return sample.to(leaf).expand_as(leaf)
+    count = len(present)
+    places = torch.arange(count, device=present.device)
+    twice = torch.cat([places.where(present, -1), (places + count).where(present, -1)])
+    last = twice.cummax(0).values[count - 1 : -1]
+    return last.where(last < 0, last % count)
 
 
 BASELINES: Mapping[str, Callable[[], Baseline]] = {"zeros": Zeros, "shuffled": Shuffled}
@@ -184,16 +147,18 @@ def find_baseline(baseline: Baseline | str) -> Baseline:
         The baseline.
 
     Raises:
+        InvalidTypeError: If it is neither.
         InvalidValueError: If the name is unknown.
 
     Example:
         >>> type(find_baseline("zeros")).__name__
         'Zeros'
     """
-    if not isinstance(baseline, str):
+    if isinstance(baseline, Baseline):
         return baseline
-    if baseline not in BASELINES:
-        raise InvalidValueError(
-            f"baseline must be one of {list(BASELINES)} or a Baseline such as TrainingMean, found {baseline!r}"
+    if not isinstance(baseline, str):
+        raise InvalidTypeError(
+            f"baseline must be one of {list(BASELINES)} or a Baseline such as TrainingMean, found {kind_of(baseline)}"
         )
+    check_choice("baseline", baseline, list(BASELINES), more=" or a Baseline such as TrainingMean")
     return BASELINES[baseline]()

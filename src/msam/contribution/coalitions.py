@@ -1,46 +1,22 @@
 """The model's side of contributions: masks and coalition passes, from a model and a batch to a table of values."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from msam.checks import check_callable, check_type
 from msam.contribution.baselines import Baseline, Zeros
-from msam.contribution.nested import choose_rows
+from msam.contribution.late_fusion import Forward, Inputs, LateFusionModel, as_late_fusion, encode
+from msam.contribution.mode import evaluation_mode
+from msam.contribution.nested import choose_rows, map_nested
+from msam.contribution.outputs import Logits, describe_coalition, noted, read_logits
 from msam.contribution.shapley import Coalition, all_coalitions
 from msam.contribution.values import ValueFunction
-from msam.errors import InvalidValueError
-
-Inputs = Mapping[str, Any]
-"""Modality name -> tensor, or a nested structure (mappings, lists, tuples) of tensors; first axis: the sample."""
+from msam.errors import InvalidTypeError, InvalidValueError
 
 ZEROS = Zeros()
-
-Forward = Callable[[Inputs], Tensor]
-"""From such a mapping to the model's output."""
-
-
-@runtime_checkable
-class LateFusionModel(Protocol):
-    """A model whose ``forward(inputs)`` equals ``fuse({name: encoders[name](inputs[name])})``.
-
-    Declaring ``encoders`` and ``fuse`` lets coalition passes reuse the encoders' outputs and re-evaluate the head only.
-    """
-
-    encoders: Any
-    """A mapping (such as ``nn.ModuleDict``) from modality name to encoder."""
-
-    def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Map one feature per modality, first axis the sample, to the model's output.
-
-        Args:
-            features: Modality name -> feature, shape ``(B, ...)``.
-
-        Returns:
-            The model's output, first axis the sample.
-        """
 
 
 def mask_inputs(inputs: Inputs, present: Coalition, baseline: Baseline = ZEROS) -> dict[str, Any]:
@@ -54,10 +30,18 @@ def mask_inputs(inputs: Inputs, present: Coalition, baseline: Baseline = ZEROS) 
     Returns:
         A new mapping; kept inputs are the same objects.
 
+    Raises:
+        InvalidTypeError: If something is no mapping, collection or baseline.
+        InvalidValueError: If an absent modality has no leaf of floating point.
+
     Example:
         >>> mask_inputs({"a": torch.ones(2), "b": torch.ones(2)}, frozenset({"a"}))["b"]
         tensor([0., 0.])
     """
+    check_type("inputs", inputs, Mapping, "a mapping of modality name -> input")
+    check_type("baseline", baseline, Baseline, "a msam.contribution.Baseline", remedy="find_baseline gives one by name")
+    if isinstance(present, str) or not hasattr(present, "__contains__"):
+        raise InvalidTypeError(f"present must hold names of modalities, found {present!r}; such as frozenset({{'image'}})")
     return {name: value if name in present else baseline.absent(name, value) for name, value in inputs.items()}
 
 
@@ -72,59 +56,31 @@ def mask_rows(inputs: Inputs, keep: Mapping[str, Tensor], baseline: Baseline = Z
     Returns:
         A new mapping.
 
+    Raises:
+        InvalidTypeError: If something is no mapping, tensor or baseline.
+        InvalidValueError: If a modality that is masked has no leaf of floating point.
+
     Example:
         >>> mask_rows({"a": torch.ones(3)}, {"a": torch.tensor([True, False, True])})["a"]
         tensor([1., 0., 1.])
     """
+    check_type("inputs", inputs, Mapping, "a mapping of modality name -> input")
+    check_type("keep", keep, Mapping, "a mapping of modality name -> boolean mask")
+    check_type("baseline", baseline, Baseline, "a msam.contribution.Baseline", remedy="find_baseline gives one by name")
     return {
         name: choose_rows(keep[name], value, baseline.absent(name, value)) if name in keep else value
         for name, value in inputs.items()
     }
 
 
-@contextmanager
-def evaluation_mode(module: nn.Module | None, *, gradient: bool = False) -> Iterator[None]:
-    """Put a module into evaluation mode without gradient, and give every submodule its own mode back afterwards.
-
-    Args:
-        module: The module, or None to switch off the gradient only.
-        gradient: Whether to record the gradient all the same.
-
-    Yields:
-        Nothing.
-    """
-    training = [part for part in module.modules() if part.training] if module is not None else []
-    _set_training(training, mode=False)
-    try:
-        with torch.set_grad_enabled(gradient):
-            yield
-    finally:
-        _set_training(training, mode=True)
-
-
-def _set_training(parts: list[nn.Module], *, mode: bool) -> None:
-    for part in parts:
-        if isinstance(part, torch.jit.ScriptModule):
-            part.training = mode
-        else:
-            # Module.__setattr__ looks for parameters and buffers first, which is ten times as slow, at every step.
-            object.__setattr__(part, "training", mode)
-
-
-def encode(model: LateFusionModel, inputs: Inputs) -> dict[str, Tensor]:
-    """Run every encoder once.
-
-    Args:
-        model: A declared late-fusion model.
-        inputs: Modality name -> input.
-
-    Returns:
-        Modality name -> feature.
-    """
-    return {name: model.encoders[name](value) for name, value in inputs.items()}
-
-
-def coalition_outputs(forward: Forward, inputs: Inputs, coalitions: Sequence[Coalition], baseline: Baseline = ZEROS) -> Tensor:
+def coalition_outputs(
+    forward: Forward,
+    inputs: Inputs,
+    coalitions: Sequence[Coalition],
+    baseline: Baseline = ZEROS,
+    *,
+    logits: Logits | None = None,
+) -> Tensor:
     """Evaluate the model once per coalition, with the other modalities masked.
 
     The caller chooses mode and gradient (see `evaluation_mode`). Cost: one forward pass per coalition; a declared
@@ -135,13 +91,48 @@ def coalition_outputs(forward: Forward, inputs: Inputs, coalitions: Sequence[Coa
         inputs: Modality name -> input, first axis B.
         coalitions: K of them.
         baseline: What stands in for an absent modality.
+        logits: From the output to logits; ``output.logits``, ``output["logits"]`` or the output itself where None.
+
+    Returns:
+        Shape ``(K, B, ...)``.
+
+    Raises:
+        InvalidTypeError: If an argument has another type, or the output holds no logits.
+        InvalidValueError: If a declared late-fusion model has encoders of other names.
+    """
+    check_callable("forward", forward, "a function of a mapping of inputs, such as the model")
+    check_type("inputs", inputs, Mapping, "a mapping of modality name -> input")
+    model = as_late_fusion(forward, inputs)
+    if model is not None:
+        return fused_outputs(model, inputs, encode(model, inputs), coalitions, baseline, logits=logits)
+    return masked_outputs(forward, inputs, coalitions, baseline, logits=logits)
+
+
+def masked_outputs(
+    forward: Forward,
+    inputs: Inputs,
+    coalitions: Sequence[Coalition],
+    baseline: Baseline = ZEROS,
+    *,
+    logits: Logits | None = None,
+) -> Tensor:
+    """Evaluate any model once per coalition, as a whole.
+
+    Args:
+        forward: From a mapping of inputs to an output ``(B, ...)``.
+        inputs: Modality name -> input, first axis B.
+        coalitions: K of them.
+        baseline: What stands in for an absent modality.
+        logits: From the output to logits; as in `coalition_outputs`.
 
     Returns:
         Shape ``(K, B, ...)``.
     """
-    if isinstance(forward, LateFusionModel):
-        return fused_outputs(forward, inputs, encode(forward, inputs), coalitions, baseline)
-    return torch.stack([forward(mask_inputs(inputs, coalition, baseline)) for coalition in coalitions])
+    found = []
+    for coalition in coalitions:
+        with noted(describe_coalition(coalition, inputs)):
+            found.append(read_logits(forward(mask_inputs(inputs, coalition, baseline)), logits))
+    return torch.stack(found)
 
 
 def fused_outputs(
@@ -150,6 +141,8 @@ def fused_outputs(
     features: Mapping[str, Tensor],
     coalitions: Sequence[Coalition],
     baseline: Baseline = ZEROS,
+    *,
+    logits: Logits | None = None,
 ) -> Tensor:
     """Evaluate a late-fusion head for all coalitions in one batched call, reusing the encoders' outputs.
 
@@ -159,36 +152,45 @@ def fused_outputs(
         features: Modality name -> feature ``(B, ...)`` of the present modality.
         coalitions: K of them.
         baseline: What stands in for an absent modality.
+        logits: From the head's output to logits; as in `coalition_outputs`.
 
     Returns:
         Shape ``(K, B, ...)``.
     """
-    stacked = {}
+    stacked, encoders = {}, model.encoders
     for name, feature in features.items():
         absent = feature
         if any(name not in coalition for coalition in coalitions):
-            absent = baseline.absent_feature(name, inputs[name], feature, model.encoders[name])
+            with noted(f"while what stands in for {name!r} was encoded"):
+                absent = baseline.absent_feature(name, inputs[name], feature, encoders[name])
         stacked[name] = torch.cat([feature if name in coalition else absent for coalition in coalitions])
-    outputs: Tensor = model.fuse(stacked).unflatten(0, (len(coalitions), -1))
-    return outputs
+    with noted(f"while the head was run for all {len(coalitions)} coalitions of {', '.join(map(repr, inputs))} at once"):
+        outputs = read_logits(model.fuse(stacked), logits)
+    rows: Tensor = outputs.unflatten(0, (len(coalitions), -1))
+    return rows
 
 
-def coalition_values(outputs: Tensor, target: Tensor, value: ValueFunction) -> Tensor:
+def coalition_values(outputs: Tensor, target: Any, value: ValueFunction) -> Tensor:
     """Tell what each coalition is worth on each sample.
 
     Args:
         outputs: Shape ``(K, B, ...)``.
-        target: Shape ``(B, ...)``.
+        target: Shape ``(B, ...)``, or a nested structure of such tensors.
         value: ``value(output, target)`` -> ``(B,)``.
 
     Returns:
         Shape ``(K, B)``.
 
     Raises:
-        InvalidValueError: If the value function does not return one number per sample.
+        InvalidTypeError: If the value function does not return a tensor.
+        InvalidValueError: If it does not hold one number per sample.
     """
     count, batch = outputs.shape[:2]
-    per_sample = value(outputs.flatten(0, 1), target.repeat(count, *[1] * (target.ndim - 1)))
+    per_sample = value(outputs.flatten(0, 1), map_nested(lambda leaf: leaf.repeat(count, *[1] * (leaf.ndim - 1)), target))
+    if not isinstance(per_sample, Tensor):
+        raise InvalidTypeError(
+            f"value(output, target) must return one number per sample as a tensor, found {type(per_sample).__name__}"
+        )
     if per_sample.shape != (count * batch,):
         raise InvalidValueError(
             f"value(output, target) must return one number per sample, shape ({count * batch},), "
@@ -204,6 +206,7 @@ __all__ = [
     "Inputs",
     "LateFusionModel",
     "all_coalitions",
+    "as_late_fusion",
     "coalition_outputs",
     "coalition_values",
     "encode",
@@ -211,4 +214,5 @@ __all__ = [
     "fused_outputs",
     "mask_inputs",
     "mask_rows",
+    "masked_outputs",
 ]

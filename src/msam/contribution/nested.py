@@ -34,6 +34,79 @@ def map_nested(function: Callable[..., Tensor], value: Any, *others: Any) -> Any
     )
 
 
+Path = tuple[Any, ...]
+"""Keys and places that lead to a leaf."""
+
+
+def map_paths(function: Callable[[Tensor, Path], Tensor], value: Any, path: Path = ()) -> Any:
+    """Apply a function to every tensor of a nested structure and the way to it.
+
+    Args:
+        function: From a tensor and its path to a tensor.
+        value: A tensor, or a mapping, list or tuple of such structures.
+        path: Of the structure itself.
+
+    Returns:
+        The same structure.
+
+    Raises:
+        InvalidValueError: If a leaf is not a tensor.
+
+    Example:
+        >>> import torch
+        >>> map_paths(lambda leaf, path: leaf + len(path), {"a": torch.zeros(1)})
+        {'a': tensor([1.])}
+    """
+    if isinstance(value, Tensor):
+        return function(value, path)
+    if isinstance(value, Mapping):
+        return {key: map_paths(function, item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return rebuild_sequence(value, [map_paths(function, item, (*path, place)) for place, item in enumerate(value)])
+    return map_nested(lambda leaf: leaf, value)  # which says what is wrong
+
+
+class SampleNumbers(Tensor):
+    """Numbers of samples, which stand for what these samples hold: integers that "absent" replaces all the same."""
+
+
+def is_replaced(leaf: Tensor) -> bool:
+    """Tell whether "absent" replaces a leaf: numbers of floating point, not ids, masks and lengths.
+
+    Args:
+        leaf: A tensor of an input.
+
+    Returns:
+        Whether something stands in for it.
+    """
+    return leaf.is_floating_point() or leaf.is_complex() or isinstance(leaf, SampleNumbers)
+
+
+def replace_leaves(name: str, value: Any, function: Callable[[Tensor, Path], Tensor]) -> Any:
+    """Replace what a modality says, and leave what makes it digestible: integer and boolean leaves stay.
+
+    Args:
+        name: Of the modality, for messages.
+        value: Its input.
+        function: From a leaf of floating point and its path to what stands in for it.
+
+    Returns:
+        The same structure; leaves that stay are the same objects.
+
+    Raises:
+        InvalidValueError: If no leaf would be replaced.
+    """
+    leaves = list_leaves(value)
+    if not any(map(is_replaced, leaves)):
+        raise InvalidValueError(
+            f"an absent modality must have numbers of floating point, for which something can stand in, found "
+            f"{sorted({str(leaf.dtype) for leaf in leaves})} only in {name!r}: integers and booleans stay, as 0 may be a token "
+            "and an empty mask attends to nothing; give embedded tokens as input, use MultimodalClosure.from_batch with "
+            "embeddings={...}, or pass baseline=..., a msam.contribution.Baseline of your own that replaces them"
+        )
+    return map_paths(lambda leaf, path: function(leaf, path) if is_replaced(leaf) else leaf, value)
+
+
 def rebuild_sequence(value: Any, items: Iterable[Any]) -> Any:
     """Build a list or tuple of the same type with other items.
 
@@ -96,19 +169,23 @@ def take_rows(value: Any, count: int) -> Any:
     return map_nested(lambda leaf: leaf[:count], value)
 
 
-def choose_rows(keep: Tensor, value: Any, other: Any) -> Any:
+def choose_rows(keep: Tensor | Mapping[Any, Tensor], value: Any, other: Any) -> Any:
     """Take each sample from one of two structures.
 
     Args:
-        keep: Which samples to take from the first, shape ``(B,)``, boolean.
+        keep: Which samples to take from the first, shape ``(B,)``, boolean; or a mask for each key of the structures.
         value: The first, first axis the sample.
         other: The second, of the same form.
 
     Returns:
         A new structure.
     """
+    if isinstance(keep, Mapping):
+        return {key: choose_rows(keep[key], item, other[key]) for key, item in value.items()}
 
     def choose(first: Tensor, second: Tensor) -> Tensor:
+        if first is second:
+            return first
         return first.where(keep.to(first.device).reshape(-1, *[1] * (first.ndim - 1)), second)
 
     return map_nested(choose, value, other)

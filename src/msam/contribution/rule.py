@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from msam.checks import check_type
 from msam.contribution.coalitions import coalition_values
+from msam.contribution.outputs import describe_coalition
 from msam.contribution.sampling import SampledShapley
 from msam.contribution.shapley import Coalition, NegativeRule, all_coalitions, normalise_shares, shapley_matrix
 from msam.contribution.values import MonoModalResponse, Value, find_value
@@ -39,6 +43,7 @@ class ContributionRule:
         pairs: Antithetic pairs of sampled orders, >= 2; each visits up to ``2 M - 1`` coalitions.
 
     Raises:
+        InvalidTypeError: If an argument is of another type.
         InvalidValueError: If an argument is out of its range.
 
     Example:
@@ -58,6 +63,8 @@ class ContributionRule:
 
     def __post_init__(self) -> None:
         normalise_shares(torch.ones(1), self.negative)
+        check_type("exact_up_to", self.exact_up_to, Integral, "a whole number")
+        check_type("pairs", self.pairs, Integral, "a whole number")
         if self.exact_up_to < 1 or self.pairs < 2:
             raise InvalidValueError(f"exact_up_to must be >= 1 and pairs >= 2, found {self.exact_up_to} and {self.pairs}")
         object.__setattr__(self, "_function", find_value(self.value))
@@ -77,7 +84,7 @@ class ContributionRule:
         sampled = SampledShapley(modalities, pairs=self.pairs, seed=seed)
         return Plan(modalities, sampled.coalitions, sampled.matrix, sampled)
 
-    def contribute(self, outputs: Tensor, target: Tensor, plan: Plan, present: Tensor | None = None) -> Tensor:
+    def contribute(self, outputs: Tensor, target: Any, plan: Plan, present: Tensor | None = None) -> Tensor:
         """Turn the outputs of coalitions into contributions, sample by sample.
 
         Args:
@@ -89,7 +96,15 @@ class ContributionRule:
 
         Returns:
             Shape ``(M, B)``; differentiable if the outputs and the value are.
+
+        Raises:
+            InvalidValueError: If presence is known for another number of samples than there are outputs.
         """
+        if present is not None and present.shape[1] != outputs.shape[1]:
+            raise InvalidValueError(
+                f"with `present`, outputs must have the sample as their first axis, {present.shape[1]} of them, found "
+                f"{outputs.shape[1]}; pass logits=..., which gives one row per sample"
+            )
         # Autocast would take the products, and so the shares, in half precision.
         with torch.autocast(outputs.device.type, enabled=False):
             if isinstance(self._function, MonoModalResponse):
@@ -101,11 +116,11 @@ class ContributionRule:
         # Of the values alone it would be 0 to rounding.
         return found if present is None else found.masked_fill(~present.to(found.device), 0)
 
-    def _evaluate(self, outputs: Tensor, target: Tensor, plan: Plan, present: Tensor | None) -> Tensor:
+    def _evaluate(self, outputs: Tensor, target: Any, plan: Plan, present: Tensor | None) -> Tensor:
         assert not isinstance(self._function, MonoModalResponse)
         return _drop_empty(coalition_values(outputs, target, self._function), plan, present)
 
-    def pair_errors(self, outputs: Tensor, target: Tensor, plan: Plan, present: Tensor | None = None) -> Tensor | None:
+    def pair_errors(self, outputs: Tensor, target: Any, plan: Plan, present: Tensor | None = None) -> Tensor | None:
         """Tell how uncertain contributions are because orders were sampled.
 
         Args:
@@ -122,29 +137,6 @@ class ContributionRule:
             return None
         return plan.sampled.standard_error(self._evaluate(outputs, target, plan, present).mean(1))
 
-    def find_not_finite(self, outputs: Tensor, target: Tensor, plan: Plan, present: Tensor | None = None) -> str:
-        """Name the first coalition whose value is not finite.
-
-        Args:
-            outputs: Of the plan's coalitions, shape ``(K, B, ...)``.
-            target: Shape ``(B, ...)``.
-            plan: As made by `plan`.
-            present: As in `contribute`.
-
-        Returns:
-            A clause that says which, and on how many samples; empty if all are finite.
-        """
-        if isinstance(self._function, MonoModalResponse):
-            values = outputs.flatten(2).sum(-1)
-        else:
-            values = self._evaluate(outputs, target, plan, present)
-        bad = ~values.isfinite()
-        for coalition, found in zip(plan.coalitions, bad, strict=True):
-            if bool(found.any()):
-                names = [name for name in plan.modalities if name in coalition]
-                return f"the value of the coalition {names} is not finite on {int(found.sum())} of {len(found)} samples"
-        return ""
-
     def shares(self, contributions: Tensor) -> Tensor:
         """Turn contributions into shares.
 
@@ -155,6 +147,30 @@ class ContributionRule:
             The same shape, each row summing to 1.
         """
         return normalise_shares(contributions, self.negative)
+
+
+def find_not_finite(table: Tensor, plan: Plan) -> str | None:
+    """Say where the outputs or values of coalitions are not finite.
+
+    Args:
+        table: Of the plan's coalitions, shape ``(K, B, ...)``.
+        plan: Which coalitions.
+
+    Returns:
+        The first such coalition and on how many samples, in words; None if all are finite. It waits for the device.
+
+    Example:
+        >>> plan = ContributionRule().plan(("a", "b"))
+        >>> find_not_finite(torch.tensor([[1.0, 1.0], [float("nan"), 1.0], [1.0, 1.0]]), plan)
+        "with 'b' present and 'a' absent, on 1 of 2 samples"
+        >>> find_not_finite(torch.ones(3, 2), plan)
+    """
+    wrong = (~torch.isfinite(table)).flatten(2).any(2) if table.ndim > 2 else ~torch.isfinite(table)
+    counts = wrong.sum(1).tolist()
+    for coalition, count in zip(plan.coalitions, counts, strict=True):
+        if count:
+            return f"{describe_coalition(coalition, plan.modalities)}, on {count} of {table.shape[1]} samples"
+    return None
 
 
 def _at_least_single(found: Tensor) -> Tensor:

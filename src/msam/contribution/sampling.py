@@ -1,10 +1,12 @@
 """Shapley values estimated from sampled orders of arrival, for more modalities than have an affordable exact table."""
 
 from collections.abc import Collection
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from msam.checks import check_type
 from msam.contribution.shapley import Coalition
 from msam.errors import InvalidValueError
 
@@ -50,6 +52,7 @@ class SampledShapley:
         seed: Of the orders, which are drawn from a generator of their own.
 
     Raises:
+        InvalidTypeError: If an argument is of another type.
         InvalidValueError: If there is no modality, a name comes twice, or there is no pair.
 
     Cost: at most ``2 P (M - 1) + 1`` coalitions to evaluate, against ``2^M - 1`` for exact values.
@@ -78,9 +81,11 @@ class SampledShapley:
     """From their values to the estimate: ``matrix @ values`` with values ``(K,)`` or ``(K, B)``. Shape ``(M, K)``, float64."""
 
     def __init__(self, modalities: Collection[str], pairs: int, seed: int = 0) -> None:
+        check_type("modalities", modalities, Collection, "names", remedy="such as ['image', 'audio']")
         self.modalities = tuple(modalities)
-        self.pairs = pairs
-        self.seed = seed
+        check_type("pairs", pairs, Integral, "a whole number")
+        check_type("seed", seed, Integral, "a whole number")
+        self.pairs, self.seed = pairs, seed
         if len(set(self.modalities)) < len(self.modalities):
             raise InvalidValueError(f"each modality must be named once, found {list(self.modalities)}; rename or drop one")
         orders = sample_orders(len(self.modalities), pairs, torch.Generator().manual_seed(seed))

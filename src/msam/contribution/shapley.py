@@ -4,12 +4,14 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import combinations
 from math import comb, fsum
+from numbers import Real
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from msam.errors import InvalidValueError
+from msam.checks import as_count, as_number, check_type, kind_of
+from msam.errors import InvalidTypeError, InvalidValueError
 
 Coalition = frozenset[str]
 
@@ -23,10 +25,14 @@ def all_coalitions(modalities: Collection[str]) -> list[Coalition]:
     Returns:
         ``2^M - 1`` frozensets, by size and then in the order of the names.
 
+    Raises:
+        InvalidTypeError: If they are no names.
+
     Example:
         >>> [sorted(c) for c in all_coalitions(["a", "b"])]
         [['a'], ['b'], ['a', 'b']]
     """
+    check_type("modalities", modalities, Collection, "names", remedy="such as ['image', 'audio']")
     names = tuple(modalities)
     return [frozenset(chosen) for size in range(1, len(names) + 1) for chosen in combinations(names, size)]
 
@@ -45,6 +51,7 @@ def shapley_values(table: Mapping[Coalition, float]) -> dict[str, float]:
         Modality name -> Shapley value, in the order in which the names first appear in the table.
 
     Raises:
+        InvalidTypeError: If it is no mapping of coalitions to numbers.
         InvalidValueError: If the table is empty, or a coalition is missing from it.
 
     Cost: ``M 2^(M-1)`` additions; nothing of the network is touched.
@@ -56,6 +63,11 @@ def shapley_values(table: Mapping[Coalition, float]) -> dict[str, float]:
         >>> shapley_values(table)
         {'image': 0.7, 'audio': 0.3...}
     """
+    check_type("table", table, Mapping, "a mapping of coalition (a frozenset of names) -> value")
+    for coalition, value in table.items():
+        check_type("a coalition", coalition, frozenset, "a frozenset of names", remedy="such as frozenset({'image'})")
+        if not isinstance(value, Real):
+            raise InvalidTypeError(f"a coalition's value must be a number, found {kind_of(value)}; use float(value)")
     names = tuple(dict.fromkeys(name for coalition in table for name in sorted(coalition)))
     if not names:
         raise InvalidValueError(
@@ -105,12 +117,16 @@ def shapley_matrix(players: int, *, dtype: torch.dtype | None = None, device: to
     Returns:
         Shape ``(M, 2^M - 1)``; columns in the order of `all_coalitions`.
 
+    Raises:
+        InvalidTypeError: If `players` is no whole number.
+        InvalidValueError: If it is below 1.
+
     Example:
         >>> shapley_matrix(2)
         tensor([[ 0.5000, -0.5000,  0.5000],
                 [-0.5000,  0.5000,  0.5000]])
     """
-    return torch.tensor(_matrix_rows(players), dtype=dtype, device=device)
+    return torch.tensor(_matrix_rows(as_count("players", players, 1)), dtype=dtype, device=device)
 
 
 NegativeRule = Literal["zero", "absolute"]
@@ -120,14 +136,15 @@ def normalise_shares(contributions: Tensor, negative: NegativeRule = "zero") -> 
     """Turn Shapley values into shares of the loss that sum to 1; if none counts, all get 1/M.
 
     Args:
-        contributions: Shape ``(M,)``, or ``(..., M)`` for several at once.
+        contributions: Shape ``(M,)``, or ``(..., M)`` for several at once, of floating point.
         negative: Whether negative ones count 0, or by their size: a modality that misleads the model moves it too.
 
     Returns:
-        The same shape, each row non-negative and summing to 1.
+        The same shape, each row non-negative and summing to 1; NaN in a row in which a contribution is not finite.
 
     Raises:
-        InvalidValueError: If the rule is unknown.
+        InvalidTypeError: If the contributions are no tensor of floating point.
+        InvalidValueError: If the rule is unknown, or there is no modality.
 
     Source: arXiv 2510.24919, Eq. 20. The paper does not say what becomes of negative contributions; these are our rules.
 
@@ -139,11 +156,18 @@ def normalise_shares(contributions: Tensor, negative: NegativeRule = "zero") -> 
         >>> normalise_shares(torch.zeros(2))
         tensor([0.5000, 0.5000])
     """
-    if negative not in {"zero", "absolute"}:
+    if negative not in ("zero", "absolute"):
         raise InvalidValueError(f"negative must be 'zero' or 'absolute', found {negative!r}")
+    check_type("contributions", contributions, Tensor, "a tensor", remedy="contribution_shares takes a mapping of names")
+    if contributions.ndim == 0 or not contributions.shape[-1] or not contributions.is_floating_point():
+        raise InvalidTypeError(
+            "contributions must be a tensor of floating point with one number for each modality along its last axis, found "
+            f"{kind_of(contributions)}, {contributions.dtype}; use .float()"
+        )
     counted = contributions.clamp_min(0) if negative == "zero" else contributions.abs()
-    # The difference is 0 where all are finite and NaN elsewhere, so that NaN and infinity never become a plausible share.
-    total = counted.sum(-1, keepdim=True) + (contributions - contributions).sum(-1, keepdim=True)
+    size = contributions.abs().sum(-1, keepdim=True)
+    # The difference is 0 where the sum is finite and NaN elsewhere: what is not finite must not become a number like others.
+    total = counted.sum(-1, keepdim=True) + (size - size)
     # The inner choice keeps the division's gradient finite where nothing counts.
     return torch.where(total == 0, 1 / contributions.shape[-1], counted / torch.where(total == 0, 1.0, total))
 
@@ -157,9 +181,21 @@ def contribution_shares(contributions: Mapping[str, float]) -> dict[str, float]:
     Returns:
         Modality name -> share.
 
+    Raises:
+        InvalidTypeError: If it is no mapping to numbers.
+        InvalidValueError: If it is empty, or a contribution is not finite.
+
     Example:
         >>> contribution_shares({"image": 0.6, "audio": -0.2})
         {'image': 1.0, 'audio': 0.0}
     """
-    shares = normalise_shares(torch.tensor(list(contributions.values()), dtype=torch.float64))
+    check_type("contributions", contributions, Mapping, "a mapping of modality name -> Shapley value")
+    if not contributions:
+        raise InvalidValueError("contributions must name at least one modality, found none; give one number for each")
+    remedy = "a model whose outputs are not finite has diverged: look at its loss first"
+    numbers = [
+        as_number(f"the contribution of {name!r} must be finite: it", value, bounds="()", remedy=remedy)
+        for name, value in contributions.items()
+    ]
+    shares = normalise_shares(torch.tensor(numbers, dtype=torch.float64))
     return dict(zip(contributions, shares.tolist(), strict=True))

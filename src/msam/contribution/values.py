@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from msam.errors import InvalidValueError
+from msam.checks import check_choice
+from msam.errors import InvalidTypeError, InvalidValueError
 
 ValueFunction = Callable[[Tensor, Tensor], Tensor]
 """``value(output, target)``: a value per sample, shape ``(B,)``; non-negative, and 0 for "knows nothing"."""
@@ -17,14 +19,16 @@ def true_class_probability(output: Tensor, target: Tensor) -> Tensor:
     """Return the probability that the model gives the true class of each sample.
 
     Args:
-        output: Logits, shape ``(B, C)``.
-        target: Class indices, shape ``(B,)``, an integer type.
+        output: Logits, shape ``(B, C)``; or one logit per sample, ``(B, 1)`` or ``(B,)``, of a binary target.
+        target: Class indices, shape ``(B,)``, an integer type; -100, which losses ignore, gives 0. Of one logit: 0 or 1, shape
+            ``(B,)`` or ``(B, 1)``, of any type (one of floating point is looked at, which waits for the device).
 
     Returns:
         Shape ``(B,)``, in [0, 1].
 
     Raises:
-        InvalidValueError: If the output is not ``(B, C)`` or the target is not ``(B,)`` of integers: pass a value of your own
+        InvalidTypeError: If the target is no tensor.
+        InvalidValueError: If output and target are of another shape, or the target is no class: pass a value of your own
             for regression or multi-label tasks.
 
     Source: the empty coalition's own probability is dropped (counted as 0), as in the code of AGM, arXiv 2308.07686,
@@ -35,28 +39,29 @@ def true_class_probability(output: Tensor, target: Tensor) -> Tensor:
         >>> true_class_probability(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.5000])
     """
-    _check_classes("the probability of the true class", output, target)
-    return output.softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+    output, target = as_classes("the probability of the true class", output, target)
+    return _take_class(output.softmax(-1), target)
 
 
 def accuracy(output: Tensor, target: Tensor) -> Tensor:
     """Tell whether the true class has the largest output: the abstract's "contribution to accuracy". It has no gradient.
 
     Args:
-        output: Logits, shape ``(B, C)``.
-        target: Class indices, shape ``(B,)``, an integer type.
+        output: Logits, as `true_class_probability` takes them.
+        target: Class indices, as `true_class_probability` takes them.
 
     Returns:
         Shape ``(B,)``, 0 or 1.
 
     Raises:
-        InvalidValueError: If the shapes are others.
+        InvalidTypeError: If the target is no tensor.
+        InvalidValueError: If the shapes are others, or the target is no class.
 
     Example:
         >>> accuracy(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([1, 0]))
         tensor([1., 0.])
     """
-    _check_classes("accuracy", output, target)
+    output, target = as_classes("accuracy", output, target)
     return (output.argmax(-1) == target).to(output.dtype)
 
 
@@ -64,21 +69,22 @@ def log_likelihood(output: Tensor, target: Tensor) -> Tensor:
     """Return the gain in log-likelihood over a uniform guess, ``log p(y) + log C``: 0 for "knows nothing", less if misled.
 
     Args:
-        output: Logits, shape ``(B, C)``.
-        target: Class indices, shape ``(B,)``, an integer type.
+        output: Logits, as `true_class_probability` takes them.
+        target: Class indices, as `true_class_probability` takes them.
 
     Returns:
         Shape ``(B,)``, at most ``log C``.
 
     Raises:
-        InvalidValueError: If the shapes are others.
+        InvalidTypeError: If the target is no tensor.
+        InvalidValueError: If the shapes are others, or the target is no class.
 
     Example:
         >>> log_likelihood(torch.zeros(1, 4), torch.tensor([2]))
         tensor([0.])
     """
-    _check_classes("the log-likelihood", output, target)
-    return output.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1) + log(output.shape[-1])
+    output, target = as_classes("the log-likelihood", output, target)
+    return _take_class(output.log_softmax(-1) + log(output.shape[-1]), target)
 
 
 @dataclass(frozen=True)
@@ -139,23 +145,66 @@ def find_value(value: Value | str) -> Value:
         The function.
 
     Raises:
+        InvalidTypeError: If it is neither.
         InvalidValueError: If the name is unknown.
 
     Example:
         >>> find_value("accuracy").__name__
         'accuracy'
     """
-    if not isinstance(value, str):
+    if isinstance(value, MonoModalResponse) or (callable(value) and not isinstance(value, type)):
         return value
-    if value not in VALUES:
-        raise InvalidValueError(f"value must be one of {list(VALUES)} or a function (output, target) -> (B,), found {value!r}")
-    return VALUES[value]
+    check_choice("value", value, list(VALUES), more=" or a function (output, target) -> (B,)")
+    return VALUES[value]  # type: ignore[index]
 
 
-def _check_classes(what: str, output: Tensor, target: Tensor) -> None:
-    if output.ndim != 2 or target.ndim != 1 or target.is_floating_point():
+IGNORED = -100
+"""The target of a sample that losses ignore, by torch's convention."""
+
+_REMEDY = "pass value=..., a function (output, target) -> (B,), for other tasks"
+
+
+def as_classes(what: str, output: Tensor, target: Any) -> tuple[Tensor, Tensor]:
+    """Bring logits and target into the form of several classes.
+
+    Args:
+        what: Is asked for, for messages.
+        output: Logits, shape ``(B, C)``; or one logit per sample, ``(B, 1)`` or ``(B,)``.
+        target: Class indices, shape ``(B,)``; of one logit 0 or 1, also ``(B, 1)`` and of floating point.
+
+    Returns:
+        Logits ``(B, C)``, where one logit z has become (0, z), and integer classes ``(B,)``.
+
+    Raises:
+        InvalidTypeError: If the target is no tensor.
+        InvalidValueError: If they have other shapes or types.
+    """
+    if not isinstance(target, Tensor):
+        raise InvalidTypeError(f"{what} needs a target that is a tensor of classes, found {type(target).__name__}; {_REMEDY}")
+    if output.ndim == 1 or (output.ndim == 2 and output.shape[1] == 1):
+        logit = output.reshape(-1)
+        output = torch.stack([torch.zeros_like(logit), logit], dim=-1)
+        target = target.squeeze(-1) if target.ndim == 2 and target.shape[1] == 1 else target
+        if target.ndim == 1 and (target.is_floating_point() or target.dtype == torch.bool):
+            if not bool(((target == 0) | (target == 1)).all()):
+                raise InvalidValueError(f"{what} of one logit needs a target of 0 and 1, found other numbers; {_REMEDY}")
+            target = target.long()
+    if output.ndim != 2 or target.ndim != 1 or len(target) != len(output) or target.is_floating_point():
         raise InvalidValueError(
-            f"{what} needs logits of shape (B, C) and integer classes of shape (B,), found "
-            f"output {tuple(output.shape)} and target {tuple(target.shape)} of {target.dtype}; "
-            "pass value=..., a function (output, target) -> (B,), for other tasks"
+            f"{what} needs logits of shape (B, C) and a target of integer classes of shape (B,), found "
+            f"output {tuple(output.shape)} and target {tuple(target.shape)} of {target.dtype}; {_REMEDY}"
         )
+    return output, target.long()
+
+
+def _take_class(scores: Tensor, target: Tensor) -> Tensor:
+    """Take each sample's score of its class; 0 for samples that are ignored."""
+    ignored = target == IGNORED
+    try:
+        found = scores.gather(-1, target.masked_fill(ignored, 0).unsqueeze(-1)).squeeze(-1)
+    except RuntimeError as error:
+        raise InvalidValueError(
+            f"a target must be a class from 0 to {scores.shape[-1] - 1}, or {IGNORED} for a sample to ignore, found "
+            f"{int(target.min())} to {int(target.max())}; {_REMEDY}"
+        ) from error
+    return found.masked_fill(ignored, 0)

@@ -1,21 +1,25 @@
 """The diagnosis of a trained model: one pass over the data, tables, and what follows from them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from msam.checks import check_callable, check_type
 from msam.contribution import Baseline, MonoModalResponse, Value, ValueFunction, find_baseline, find_value
-from msam.contribution.coalitions import Forward, LateFusionModel, encode, evaluation_mode
-from msam.diagnosis.batches import Loader, Pair, device_of, fit_mean, list_batches, read_batches
+from msam.contribution.coalitions import Forward, as_late_fusion, encode, evaluation_mode
+from msam.contribution.loaders import Loader, Pair, list_batches
+from msam.contribution.outputs import Logits
+from msam.diagnosis.batches import device_of, fit_mean, read_batches
 from msam.diagnosis.estimates import Bootstrap, Estimate
 from msam.diagnosis.evaluation import SampleTables, tabulate_samples
 from msam.diagnosis.features import Collector
 from msam.diagnosis.probes import best_probe_without, describe_probes, explain_problems, probe_correctness
 from msam.diagnosis.result import Diagnosis
 from msam.diagnosis.view import describe_view
-from msam.errors import InvalidValueError
+from msam.errors import InvalidTypeError, InvalidValueError
 from msam.optim.engine.snapshot import RandomState
 
 MAXIMUM = 8
@@ -34,6 +38,7 @@ def diagnose(
     seed: int = 0,
     probe_loader: Loader | None = None,
     progress: bool = False,
+    logits: Logits | None = None,
 ) -> Diagnosis:
     r"""Tell what a trained model makes of each modality, and whether a branch is starved, without training anything.
 
@@ -64,11 +69,14 @@ def diagnose(
         seed: Of the resamples and of who is whose stand-in.
         probe_loader: Training data, of the same form; for probes and the mean.
         progress: Whether to draw a bar.
+        logits: From the model's output to what the value is taken of, for models that return tuples, say. Where None:
+            ``output.logits``, ``output["logits"]``, or the output itself if it is a tensor.
 
     Returns:
         The diagnosis.
 
     Raises:
+        InvalidTypeError: If an argument is of another type, or the model's output holds no logits.
         InvalidValueError: If there are more than 8 modalities, or an argument is out of its range.
 
     Cost: a forward pass per coalition, baseline and batch; for late fusion one pass of the encoders, and the head's. Memory:
@@ -88,6 +96,11 @@ def diagnose(
         ('a', 0.0)
     """
     function = _check(value, missing)
+    check_callable("model", model, "a function of a mapping of inputs, such as a module")
+    if logits is not None:
+        check_callable("logits", logits, "a function from the model's output to its logits")
+    check_type("resamples", resamples, Integral, "a whole number")
+    check_type("seed", seed, Integral, "a whole number")
     batches = list_batches(loader)
     training = None if probe_loader is None else list_batches(probe_loader)
     state = RandomState()
@@ -99,11 +112,11 @@ def diagnose(
             stand_ins, notes = _find_baselines(baselines, training or batches, names, device, fitted=training is not None)
             test = Collector(names) if training is not None else None
             source = read_batches(_track(batches) if progress else batches, device, names)
-            tables = tabulate_samples(model, source, names, function, stand_ins, test, seed)
+            tables = tabulate_samples(model, source, names, function, stand_ins, test, seed, logits)
             train = _collect(model, training, names, device) if training is not None else None
     finally:
         state.restore_()
-    probed, problems = _probe(train, test, model)
+    probed, problems = _probe(train, test)
     return _conclude(tables, probed, tuple(missing), resamples, seed, _name(value), [*notes, *tables.notes, *problems])
 
 
@@ -111,14 +124,17 @@ def _check(value: Value | str, missing: Sequence[float]) -> ValueFunction:
     function = find_value(value)
     if isinstance(function, MonoModalResponse):
         raise InvalidValueError("value must be worth something per coalition, found a MonoModalResponse; use 'probability'")
-    if not missing or not all(0 <= fraction <= 1 for fraction in missing):
-        raise InvalidValueError(f"missing must hold fractions in [0, 1], found {list(missing)}; such as (0.0, 0.5, 1.0)")
+    fractions = isinstance(missing, Sequence) and all(isinstance(fraction, Real) for fraction in missing)
+    if not fractions or not missing or not all(0 <= fraction <= 1 for fraction in missing):
+        raise InvalidValueError(f"missing must hold fractions in [0, 1], found {missing!r}; such as (0.0, 0.5, 1.0)")
     return function
 
 
 def _choose_modalities(
     modalities: Sequence[str] | None, batches: Iterable[Pair], device: torch.device | None
 ) -> tuple[str, ...]:
+    if modalities is not None and not isinstance(modalities, Iterable):
+        raise InvalidTypeError(f"modalities must be names, found {modalities!r}; such as ('image', 'audio')")
     if modalities is None:
         inputs, _ = next(read_batches(batches, device))
         modalities = tuple(inputs)
@@ -144,7 +160,7 @@ def _find_baselines(
     """Name the baselines, and say what became of 'mean'."""
     found: dict[str, Baseline] = {}
     notes = []
-    if isinstance(baselines, str):
+    if isinstance(baselines, str) or not isinstance(baselines, Iterable):
         raise InvalidValueError(
             f"baselines must be a sequence of names or baselines, found {baselines!r}; write ({baselines!r},)"
         )
@@ -172,17 +188,18 @@ def _find_baselines(
 def _collect(model: Forward, batches: Iterable[Pair], names: tuple[str, ...], device: torch.device | None) -> Collector:
     collector = Collector(names)
     for inputs, target in read_batches(batches, device, names):
-        collector.add(inputs, encode(model, inputs) if isinstance(model, LateFusionModel) else None, target)
+        fused = as_late_fusion(model, inputs)
+        collector.add(inputs, encode(fused, inputs) if fused is not None else None, target)
     return collector
 
 
-def _probe(train: Collector | None, test: Collector | None, model: Forward) -> tuple[dict[str, Tensor] | None, list[str]]:
+def _probe(train: Collector | None, test: Collector | None) -> tuple[dict[str, Tensor] | None, list[str]]:
     if train is None or test is None:
         return None, ["There is no probe_loader with training data: branches and raw inputs were not probed."]
     if not (train.has_classes and test.has_classes):
         return None, ["The target is not one class per sample: there is nothing to probe for."]
     notes = explain_problems(train, test)
-    if not isinstance(model, LateFusionModel):
+    if not any(train.rows("branch", name) is not None for name in train.modalities):
         notes.append("The model does not declare `encoders` and `fuse`: only raw inputs were probed.")
     return probe_correctness(train, test), notes
 

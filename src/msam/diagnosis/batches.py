@@ -7,33 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from msam.contribution import TrainingMean
+from msam.contribution.loaders import Pair, check_pair
 from msam.contribution.nested import first_leaf, map_nested
+from msam.contribution.values import IGNORED
 from msam.errors import InvalidValueError
-
-Pair = tuple[Mapping[str, Any], Tensor]
-"""Inputs (modality name -> tensor or nested structure, first axis the sample) and the target."""
-
-Loader = Pair | Iterable[Pair]
-"""One such pair, a list of them, or a ``DataLoader`` that yields them."""
-
-
-def list_batches(loader: Loader) -> Iterable[Pair]:
-    """Turn what a user calls a loader into batches that can be read more than once.
-
-    Args:
-        loader: A pair, an iterable of pairs, or an iterator, which is read into a list.
-
-    Returns:
-        An iterable of pairs.
-
-    Example:
-        >>> pair = ({"a": torch.ones(2, 3)}, torch.tensor([0, 1]))
-        >>> len(list_batches(pair)), len(list_batches([pair, pair]))
-        (1, 2)
-    """
-    if isinstance(loader, Sequence) and len(loader) == 2 and isinstance(loader[0], Mapping):
-        return [(loader[0], loader[1])]
-    return list(loader) if isinstance(loader, Iterator) else loader  # type: ignore[return-value]
 
 
 def read_batches(batches: Iterable[Pair], device: torch.device | None, modalities: Sequence[str] = ()) -> Iterator[Pair]:
@@ -48,15 +25,11 @@ def read_batches(batches: Iterable[Pair], device: torch.device | None, modalitie
         Inputs and target.
 
     Raises:
-        InvalidValueError: If a batch is not such a pair or lacks a modality, or there is no batch.
+        InvalidValueError: If a batch lacks a modality, or there is no batch.
     """
     found = False
     for batch in batches:
-        if not (isinstance(batch, Sequence) and len(batch) == 2 and isinstance(batch[0], Mapping) and batch[0]):
-            raise InvalidValueError(
-                f"a loader must yield pairs (inputs, target) with inputs a mapping of modality name -> input, found "
-                f"{type(batch).__name__}; wrap it: [({{'image': x, 'audio': z}}, y) for x, z, y in loader]"
-            )
+        check_pair(batch)
         found = True
         absent = [name for name in modalities if name not in batch[0]]
         if absent:
@@ -64,7 +37,8 @@ def read_batches(batches: Iterable[Pair], device: torch.device | None, modalitie
                 f"every modality must be a key of the inputs, found no {absent[0]!r} in {list(batch[0])}; name one of them"
             )
         inputs = {name: map_nested(lambda leaf: leaf.to(device), value) for name, value in batch[0].items()}
-        yield inputs, torch.as_tensor(batch[1]).to(device)
+        target = batch[1] if isinstance(batch[1], Mapping) else torch.as_tensor(batch[1])
+        yield inputs, map_nested(lambda leaf: leaf.to(device), target)
     if not found:
         raise InvalidValueError("a loader must yield at least one batch, found none; an iterator can be read only once")
 
@@ -78,10 +52,29 @@ def reorder_batch(inputs: Mapping[str, Any], target: Tensor, generator: torch.Ge
         generator: On the CPU.
 
     Returns:
-        The same samples.
+        The same samples, without those whose class is -100, which losses ignore.
     """
-    order = torch.randperm(len(target), generator=generator)
-    return {n: map_nested(lambda leaf: leaf[order.to(leaf.device)], value) for n, value in inputs.items()}, target[order]
+    order = torch.randperm(len(first_leaf(target)), generator=generator)
+    if is_class(target):
+        # Samples that losses ignore have no true class, on which anything could be right.
+        order = order[(target != IGNORED).cpu()[order]]
+
+    def take(leaf: Tensor) -> Tensor:
+        return leaf[order.to(leaf.device)]
+
+    return {name: map_nested(take, value) for name, value in inputs.items()}, map_nested(take, target)
+
+
+def is_class(target: Any) -> bool:
+    """Tell whether a target is one class per sample.
+
+    Args:
+        target: Of a batch.
+
+    Returns:
+        Whether it is a tensor of integers with one axis.
+    """
+    return isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point()
 
 
 def device_of(model: object) -> torch.device | None:
@@ -126,7 +119,7 @@ def fit_mean(batches: Iterable[Pair], modalities: Sequence[str], device: torch.d
 
     def check(name: str, value: Any) -> str:
         parts = leaves(value)
-        if not all(leaf.is_floating_point() for leaf in parts):
+        if not all(leaf.is_floating_point() or leaf.dtype == torch.bool for leaf in parts):
             return f"the inputs of {name} hold integers, which have no mean that is an input"
         found = [leaf.shape[1:] for leaf in parts]
         return "" if shapes.setdefault(name, found) == found else f"the inputs of {name} differ in size between batches"

@@ -11,13 +11,16 @@ from msam.contribution import Baseline, Coalition, ValueFunction, accuracy
 from msam.contribution.baselines import Shuffled
 from msam.contribution.coalitions import (
     Forward,
-    LateFusionModel,
-    coalition_outputs,
+    as_late_fusion,
     coalition_values,
     encode,
     fused_outputs,
+    masked_outputs,
 )
-from msam.diagnosis.batches import Pair, count_samples, reorder_batch
+from msam.contribution.loaders import Pair
+from msam.contribution.outputs import Logits, describe_coalition
+from msam.contribution.values import IGNORED, VALUES
+from msam.diagnosis.batches import count_samples, is_class, reorder_batch
 from msam.diagnosis.features import Collector
 from msam.diagnosis.game import every_coalition
 from msam.errors import InvalidValueError
@@ -46,6 +49,7 @@ def tabulate_samples(
     baselines: Mapping[str, Baseline],
     collector: Collector | None,
     seed: int,
+    logits: Logits | None = None,
 ) -> SampleTables:
     """Evaluate every coalition on every sample, under every baseline, in one pass over the data.
 
@@ -57,6 +61,7 @@ def tabulate_samples(
         baselines: Name -> what stands in for an absent modality.
         collector: Takes features and raw inputs for probes; None if there are none to be had.
         seed: Of the order in a batch.
+        logits: From the model's output to logits; where they usually are where None.
 
     Returns:
         The tables, on the CPU, float64.
@@ -70,14 +75,18 @@ def tabulate_samples(
     strangers = _Strangers()
     for batch in batches:
         inputs, target = reorder_batch(*batch, generator)
-        features = encode(forward, inputs) if isinstance(forward, LateFusionModel) else None
+        if not count_samples(inputs):
+            continue
+        model = as_late_fusion(forward, inputs)
+        features = encode(model, inputs) if model is not None else None
         strangers.add(inputs, target)
         if collector is not None:
             collector.add(inputs, features, target)
         for name, baseline in baselines.items():
-            rows = _evaluate_batch(forward, inputs, features, target, modalities, baseline, value)
+            rows = _evaluate_batch(forward, inputs, features, target, modalities, baseline, value, logits)
             values[name].append(rows[0])
             correct[name] += rows[1:]
+    _check_samples(values)
     tables = SampleTables(modalities, {name: torch.cat(rows) for name, rows in values.items()})
     tables.correct = {name: torch.cat(rows) for name, rows in correct.items() if rows}
     _check_finite(tables)
@@ -94,6 +103,7 @@ def _evaluate_batch(
     modalities: tuple[str, ...],
     baseline: Baseline,
     value: ValueFunction,
+    logits: Logits | None,
 ) -> list[Tensor]:
     """Evaluate one batch: values ``(B, 2^M)``, and which are correct if the target is a class."""
     always = frozenset(inputs) - frozenset(modalities)
@@ -101,25 +111,37 @@ def _evaluate_batch(
     found: list[list[Tensor]] = []
     for start in range(0, len(coalitions), _COALITIONS_AT_ONCE):
         part = coalitions[start : start + _COALITIONS_AT_ONCE]
-        if features is not None:
-            assert isinstance(forward, LateFusionModel)
-            outputs = fused_outputs(forward, inputs, features, part, baseline)
+        model = as_late_fusion(forward, inputs) if features is not None else None
+        if model is not None and features is not None:
+            outputs = fused_outputs(model, inputs, features, part, baseline, logits=logits)
         else:
-            outputs = coalition_outputs(forward, inputs, part, baseline)
+            outputs = masked_outputs(forward, inputs, part, baseline, logits=logits)
         outputs = outputs.float() if outputs.dtype in {torch.float16, torch.bfloat16} else outputs
-        classes = outputs.ndim == 3 and target.ndim == 1 and not target.is_floating_point()
+        # One number per sample may be a logit or anything else: the value tells.
+        several = outputs.ndim == 3 and (outputs.shape[2] > 1 or value in VALUES.values())
+        classes = several and is_class(target)
         scores = [value, accuracy] if classes else [value]
         found.append([coalition_values(outputs, target, score).double().cpu() for score in scores])
     return [torch.cat(parts).T for parts in zip(*found, strict=True)]
 
 
+def _check_samples(values: Mapping[str, list[Tensor]]) -> None:
+    if not all(values.values()):
+        raise InvalidValueError(
+            f"a diagnosis needs samples with a target, found none: every class is {IGNORED}, which losses ignore; give others"
+        )
+
+
 def _check_finite(tables: SampleTables) -> None:
+    coalitions = every_coalition(tables.modalities)
     for name, values in tables.values.items():
-        wrong = int((~torch.isfinite(values)).any(1).sum())
+        bad = ~torch.isfinite(values)
+        wrong = int(bad.any(1).sum())
         if wrong:
+            where = describe_coalition(coalitions[int(bad.any(0).nonzero()[0])], tables.modalities)
             raise InvalidValueError(
-                f"every value must be finite, found {wrong} of {len(values)} samples with one that is not, absent as {name!r}; "
-                "has training diverged, or can the value function be infinite?"
+                f"every value must be finite, found {wrong} of {len(values)} samples with one that is not, absent as {name!r}, "
+                f"first {where}; has training diverged, or can the value function be infinite?"
             )
 
 
@@ -134,7 +156,7 @@ class _Strangers:
         size = count_samples(inputs)
         self.samples += size
         self.lonely += size == 1
-        if size > 1 and target.ndim == 1 and not target.is_floating_point():
+        if size > 1 and is_class(target):
             self.same += int((target == target.roll(1)).sum())
             self.classes.append(target.cpu())
 

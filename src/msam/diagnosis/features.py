@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from msam.diagnosis.batches import leaves
+from msam.diagnosis.batches import is_class, leaves
 
 LARGEST = 4096
 """Features of a probe at most: it solves a system of that many equations."""
@@ -25,6 +25,8 @@ class Collector:
         """``("branch" or "raw", modality)`` -> why it has no probe."""
         self._rows: dict[tuple[str, str], list[Tensor]] = {}
         self._targets: list[Tensor] = []
+        self.has_classes = True
+        """Whether the target is one class per sample, so that there is something to probe for."""
 
     def add(self, inputs: Mapping[str, Any], features: Mapping[str, Tensor] | None, target: Tensor) -> None:
         """Take a batch.
@@ -34,7 +36,9 @@ class Collector:
             features: Modality name -> the encoder's output; None if the model declares no encoders.
             target: First axis the sample.
         """
-        self._targets.append(target.cpu())
+        self.has_classes = self.has_classes and is_class(target)
+        if self.has_classes:
+            self._targets.append(target.cpu())
         for name in self.modalities:
             self._take(("raw", name), inputs[name])
             if features is not None:
@@ -56,11 +60,6 @@ class Collector:
     def target(self) -> Tensor:
         """Of all samples."""
         return torch.cat(self._targets).long()
-
-    @property
-    def has_classes(self) -> bool:
-        """Whether the target is one class per sample, so that there is something to probe for."""
-        return all(target.ndim == 1 and not target.is_floating_point() for target in self._targets)
 
     def rows(self, kind: str, modality: str) -> Tensor | None:
         """Return what was gathered.

@@ -2,7 +2,9 @@
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -10,10 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from msam.contribution import Baseline, ContributionRule, Value, find_baseline
+from msam.checks import check_callable, check_type
+from msam.contribution import Baseline, ContributionRule, Plan, Value, find_baseline, find_not_finite
 from msam.contribution.coalitions import Forward, Inputs, coalition_outputs, evaluation_mode
-from msam.contribution.nested import take_rows
-from msam.errors import InvalidValueError
+from msam.contribution.idle import is_first_evaluation, warn_of_idle
+from msam.contribution.nested import first_leaf, take_rows
+from msam.contribution.outputs import Logits
+from msam.errors import ContributionWarning, InvalidValueError
 from msam.optim.engine.snapshot import BufferSnapshot, RandomState
 
 Record = dict[str, Any]
@@ -49,8 +54,11 @@ class ContributionMonitor:
         samples: Evaluate on this many samples of the batch, the first ones, >= 1. Default: all.
         path: Of a file to which each record is appended, as a line of JSON. After going back to an earlier checkpoint, steps
             come twice; the later line counts.
+        logits: From the model's output to what the value is taken of; ``output.logits``, ``output["logits"]`` or the output
+            itself where None.
 
     Raises:
+        InvalidTypeError: If an argument is of another type.
         InvalidValueError: If an argument is out of its range.
 
     Cost: per evaluation ``2^M - 1`` forward passes without gradient on the batch; for late fusion one pass of the encoders
@@ -77,7 +85,15 @@ class ContributionMonitor:
         baseline: Baseline | str = "zeros",
         samples: int | None = None,
         path: str | Path | None = None,
+        logits: Logits | None = None,
     ) -> None:
+        if model is not None:
+            check_callable("model", model, "a module, from a mapping of inputs to an output")
+        if logits is not None:
+            check_callable("logits", logits, "a function from the model's output to its logits")
+        check_type("interval", interval, Integral, "a whole number")
+        check_type("samples", samples, Integral | None, "a whole number or None")  # type: ignore[arg-type]
+        check_type("path", path, str | Path | None, "a path or None")  # type: ignore[arg-type]
         if interval < 1 or (samples is not None and samples < 1):
             raise InvalidValueError(
                 f"interval and samples must be >= 1, found {interval} and {samples}; leave samples out for all"
@@ -88,6 +104,7 @@ class ContributionMonitor:
         self.baseline = find_baseline(baseline)
         self.samples = samples
         self.path = None if path is None else Path(path)
+        self.logits = logits
         self.records: list[Record] = []
         """One per evaluation."""
         self.steps = 0
@@ -111,14 +128,16 @@ class ContributionMonitor:
             The record, with None for numbers that are not finite; None if it was not this call's turn.
 
         Raises:
+            InvalidTypeError: If the inputs are no mapping, or the output holds no logits.
             InvalidValueError: If there is neither a model nor a `forward`.
         """
+        check_type("inputs", inputs, Mapping, "a mapping of modality name -> input")
         if forward is None and self.model is None:
             raise InvalidValueError("a monitor needs something to evaluate, found neither model nor forward; give one of them")
         self.steps += 1
         if self.steps % self.interval:
             return None
-        _wait(target)
+        _wait(first_leaf(target))
         started = perf_counter()
         contributions, shares, coalitions = self._evaluate(inputs, target, forward)
         seconds = perf_counter() - started
@@ -139,17 +158,32 @@ class ContributionMonitor:
         assert function is not None
         module = self.model if self.model is not None else _module_behind(function)
         if self.samples is not None:
-            inputs, target = {name: take_rows(value, self.samples) for name, value in inputs.items()}, target[: self.samples]
+            inputs = {name: take_rows(value, self.samples) for name, value in inputs.items()}
+            target = take_rows(target, self.samples)
         plan = self.rule.plan(tuple(inputs), seed=self.steps)
         buffers, state = BufferSnapshot(module), RandomState()
         try:
             with evaluation_mode(module):
-                outputs = coalition_outputs(function, inputs, plan.coalitions, self.baseline)
+                outputs = coalition_outputs(function, inputs, plan.coalitions, self.baseline, logits=self.logits)
+                if is_first_evaluation(module if module is not None else function):
+                    warn_of_idle(inputs, plan.coalitions, outputs, self.baseline)
                 contributions = self.rule.contribute(outputs, target, plan).mean(1)
-                return contributions.tolist(), self.rule.shares(contributions).tolist(), len(plan.coalitions)
+                shares: list[float] = self.rule.shares(contributions).tolist()
+                if not all(map(math.isfinite, shares)):
+                    self._warn_not_finite(outputs, plan)
+                return contributions.tolist(), shares, len(plan.coalitions)
         finally:
             buffers.restore_()
             state.restore_()
+
+    def _warn_not_finite(self, outputs: Tensor, plan: Plan) -> None:
+        where = find_not_finite(outputs, plan) or "in what the value function gives, with finite outputs"
+        warnings.warn(
+            f"contributions must be finite, found others at call {self.steps}: the model's outputs are not finite {where}; the "
+            "record has None in their place. Has training diverged, or can an absent modality not be digested?",
+            ContributionWarning,
+            stacklevel=2,
+        )
 
     def _append(self, record: Record) -> None:
         if self.path is None:
@@ -173,8 +207,10 @@ class ContributionMonitor:
             state: Of `state_dict`.
 
         Raises:
+            InvalidTypeError: If it is no mapping.
             InvalidValueError: If a part is missing.
         """
+        check_type("state", state, Mapping, "what state_dict returned")
         missing = {"steps", "records", "cost"} - set(state)
         if missing:
             raise InvalidValueError(

@@ -1,12 +1,15 @@
 """Fusion by attention: a class token reads the tokens of all modalities through a small transformer."""
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.checks import check_type
 from msam.errors import InvalidValueError
+from msam.fusion.arguments import check_modules, check_sizes
 from msam.fusion.encoded import EncodedFusion
 from msam.fusion.encoders import mlp_encoder
 
@@ -18,7 +21,7 @@ class TransformerFusion(EncodedFusion):
     them apart. All tokens pass through a transformer encoder with layer norm before each block. Attention has no order:
     positions inside a modality are its encoder's matter. Declares ``encoders`` and ``fuse``; contributions cost one batched
     pass of the transformer and the head. In evaluation mode without gradient, torch may take another path through the
-    same mathematics, whose outputs differ by rounding.
+    same mathematics, whose outputs differ by rounding; coalition passes switch that path off.
 
     Args:
         encoders: Modality name -> module from an input to a token ``(B, F)`` or tokens ``(B, T_m, F)``. For contributions,
@@ -30,6 +33,7 @@ class TransformerFusion(EncodedFusion):
         dropout: In the transformer, in [0, 1). Default 0.
 
     Raises:
+        InvalidTypeError: If an argument is of another type.
         InvalidValueError: If there is no modality, `heads` does not divide `width`, or `layers` or `dropout` is out of its
             range.
 
@@ -56,6 +60,7 @@ class TransformerFusion(EncodedFusion):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_modules(encoders, head=head)
         _check_arguments(len(encoders), width, heads, layers, dropout)
         self.encoders = nn.ModuleDict(dict(encoders))
         self.width = width
@@ -88,6 +93,9 @@ class TransformerFusion(EncodedFusion):
 
 
 def _check_arguments(modalities: int, width: int, heads: int, layers: int, dropout: float) -> None:
+    for name, value in (("width", width), ("heads", heads), ("layers", layers)):
+        check_type(name, value, Integral, "a whole number")
+    check_type("dropout", dropout, Real, "a number")
     if modalities < 1:
         raise InvalidValueError(
             "encoders must name at least one modality, found none; pass a mapping such as {'image': encoder}"
@@ -126,6 +134,7 @@ def transformer_fusion_mlp(
         >>> transformer_fusion_mlp({"pix": 240, "zer": 47}, classes=10).head
         Linear(in_features=64, out_features=10, bias=True)
     """
+    check_sizes("sizes", sizes, classes=classes, depth=depth)
     encoders = {name: mlp_encoder(size, width, depth) for name, size in sizes.items()}
     head = nn.Linear(width, classes)
     return TransformerFusion(encoders, width, head, heads=heads, layers=layers, dropout=dropout)

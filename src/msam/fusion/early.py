@@ -1,12 +1,15 @@
 """Early fusion: modalities meet in one MAXOUT layer, before anything else is learned of them."""
 
 from collections.abc import Mapping
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.checks import check_type
 from msam.errors import InvalidValueError
+from msam.fusion.arguments import check_sizes
 from msam.fusion.encoders import mlp_encoder
 
 
@@ -22,11 +25,16 @@ class Maxout(nn.Module):
         pieces: Affine pieces per unit, >= 2.
 
     Raises:
-        InvalidValueError: If there are fewer than two pieces.
+        InvalidTypeError: If an argument is of another type.
+        InvalidValueError: If there is no modality, or there are fewer than two pieces.
     """
 
     def __init__(self, sizes: Mapping[str, int], width: int, pieces: int = 2) -> None:
         super().__init__()
+        check_sizes("sizes", sizes, width=width)
+        check_type("pieces", pieces, Integral, "a whole number")
+        if not sizes:
+            raise InvalidValueError("sizes must name at least one modality, found none; pass a mapping such as {'image': 64}")
         if pieces < 2:
             raise InvalidValueError(f"pieces must be >= 2, found {pieces}: the maximum over one affine piece is linear")
         self.sizes = dict(sizes)
@@ -66,6 +74,7 @@ class EarlyFusion(nn.Module):
 
     def __init__(self, sizes: Mapping[str, int], classes: int, *, width: int = 64, pieces: int = 2) -> None:
         super().__init__()
+        check_sizes("sizes", sizes, classes=classes)
         self.fusion = Maxout(sizes, width, pieces)
         self.trunk = mlp_encoder(width, width, depth=1)
         self.head = nn.Linear(width, classes)

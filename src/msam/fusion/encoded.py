@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.contribution.late_fusion import fuses_encoded
+
 
 class EncodedFusion(nn.Module):
     """Encode each modality on its own, then fuse: ``forward(inputs) = fuse(encode(inputs))``.
@@ -17,6 +19,7 @@ class EncodedFusion(nn.Module):
     """Modality name -> module from an input to a feature."""
 
     @override
+    @fuses_encoded
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Map a batch to the output.
 

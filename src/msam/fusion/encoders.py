@@ -4,6 +4,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from msam.fusion.arguments import check_sizes
+
 
 def mlp_encoder(features: int, width: int = 64, depth: int = 2) -> nn.Sequential:
     """Build a multi-layer perceptron whose every layer ends in a ReLU.
@@ -23,6 +25,7 @@ def mlp_encoder(features: int, width: int = 64, depth: int = 2) -> nn.Sequential
           (1): ReLU()
         )
     """
+    check_sizes("sizes", {}, features=features, width=width, depth=depth)
     sizes = [features, *[width] * depth]
     layers: list[nn.Module] = []
     for size, following in pairwise(sizes):

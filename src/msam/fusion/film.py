@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from msam.errors import InvalidValueError
+from msam.fusion.arguments import check_modules, check_sizes
 from msam.fusion.encoded import EncodedFusion
 from msam.fusion.encoders import mlp_encoder
 
@@ -24,6 +25,7 @@ class FilmFusion(EncodedFusion):
         head: Module from ``(B, F)``, F that modality's, to the output.
 
     Raises:
+        InvalidTypeError: If an argument is of another type.
         InvalidValueError: If there is one modality only, `features` names others than `encoders`, or `modulated` is none of
             them.
 
@@ -40,6 +42,8 @@ class FilmFusion(EncodedFusion):
 
     def __init__(self, encoders: Mapping[str, nn.Module], features: Mapping[str, int], modulated: str, head: nn.Module) -> None:
         super().__init__()
+        check_modules(encoders, head=head)
+        check_sizes("features", features)
         _check_features(encoders, features)
         if modulated not in encoders or len(encoders) < 2:
             raise InvalidValueError(
@@ -73,6 +77,7 @@ class GatedFusion(EncodedFusion):
         head: Module from ``(B, sum of F_m)``, in the order of `encoders`, to the output.
 
     Raises:
+        InvalidTypeError: If an argument is of another type.
         InvalidValueError: If there is no modality, or `features` names others than `encoders`.
 
     Source: Arevalo et al., "Gated multimodal units for information fusion", 2017, arXiv 1702.01992. Deviations: the paper
@@ -88,6 +93,8 @@ class GatedFusion(EncodedFusion):
 
     def __init__(self, encoders: Mapping[str, nn.Module], features: Mapping[str, int], head: nn.Module) -> None:
         super().__init__()
+        check_modules(encoders, head=head)
+        check_sizes("features", features)
         _check_features(encoders, features)
         self.encoders = nn.ModuleDict(dict(encoders))
         # One layer holds the gates of all modalities, one after the other.
@@ -119,6 +126,7 @@ def film_fusion_mlp(sizes: Mapping[str, int], classes: int, *, modulated: str, w
         >>> film_fusion_mlp({"pix": 240, "zer": 47}, classes=10, modulated="pix").scale
         Linear(in_features=64, out_features=64, bias=True)
     """
+    check_sizes("sizes", sizes, classes=classes, width=width, depth=depth)
     encoders = {name: mlp_encoder(size, width, depth) for name, size in sizes.items()}
     return FilmFusion(encoders, dict.fromkeys(sizes, width), modulated, head=nn.Linear(width, classes))
 
@@ -139,6 +147,7 @@ def gated_fusion_mlp(sizes: Mapping[str, int], classes: int, *, width: int = 64,
         >>> gated_fusion_mlp({"pix": 240, "zer": 47}, classes=10).gates
         Linear(in_features=128, out_features=128, bias=True)
     """
+    check_sizes("sizes", sizes, classes=classes, width=width, depth=depth)
     encoders = {name: mlp_encoder(size, width, depth) for name, size in sizes.items()}
     return GatedFusion(encoders, dict.fromkeys(sizes, width), head=nn.Linear(width * len(sizes), classes))
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.errors import InvalidValueError
+from msam.fusion.arguments import check_modules, check_sizes
 from msam.fusion.encoded import EncodedFusion
 from msam.fusion.encoders import mlp_encoder
 
@@ -17,7 +19,11 @@ class LateFusion(EncodedFusion):
 
     Args:
         encoders: Modality name -> module from an input to a feature ``(B, F_m)``.
-        head: Module from ``(B, sum of F_m)``, in the order of `encoders`, to the output.
+        head: Module from ``(B, sum of F_m)``, in the order of `encoders`, to the output, sample by sample.
+
+    Raises:
+        InvalidTypeError: If encoders or head are no modules.
+        InvalidValueError: If there is no modality.
 
     Example:
         >>> import torch
@@ -28,6 +34,9 @@ class LateFusion(EncodedFusion):
 
     def __init__(self, encoders: Mapping[str, nn.Module], head: nn.Module) -> None:
         super().__init__()
+        check_modules(encoders, head=head)
+        if not encoders:
+            raise InvalidValueError("encoders must name at least one modality, found none; such as {'image': encoder}")
         self.encoders = nn.ModuleDict(dict(encoders))
         self.head = head
 
@@ -53,5 +62,6 @@ def late_fusion_mlp(sizes: Mapping[str, int], classes: int, *, width: int = 64, 
         >>> late_fusion_mlp({"pix": 240, "zer": 47}, classes=10).head
         Linear(in_features=128, out_features=10, bias=True)
     """
+    check_sizes("sizes", sizes, classes=classes, width=width, depth=depth)
     encoders = {name: mlp_encoder(size, width, depth) for name, size in sizes.items()}
     return LateFusion(encoders, head=nn.Linear(width * len(sizes), classes))

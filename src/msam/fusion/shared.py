@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from msam.errors import InvalidValueError
+from msam.fusion.arguments import check_modules, check_sizes
 from msam.fusion.encoded import EncodedFusion
 from msam.fusion.encoders import mlp_encoder
 
@@ -24,6 +25,7 @@ class SharedTrunk(EncodedFusion):
         head: Module from ``(B, M F)``, in the order of `sizes`, to the output.
 
     Raises:
+        InvalidTypeError: If an argument is of another type.
         InvalidValueError: If there is no modality.
 
     Source: our own, the simplest model whose modalities share weights; not taken from a paper.
@@ -37,6 +39,8 @@ class SharedTrunk(EncodedFusion):
 
     def __init__(self, sizes: Mapping[str, int], width: int, trunk: nn.Module, head: nn.Module) -> None:
         super().__init__()
+        check_sizes("sizes", sizes, width=width)
+        check_modules({}, trunk=trunk, head=head)
         if not sizes:
             raise InvalidValueError("sizes must name at least one modality, found none; pass a mapping such as {'image': 64}")
         self.adapters = nn.ModuleDict({name: nn.Linear(size, width) for name, size in sizes.items()})
@@ -70,4 +74,5 @@ def shared_trunk_mlp(sizes: Mapping[str, int], classes: int, *, width: int = 64,
         >>> shared_trunk_mlp({"pix": 240, "zer": 47}, classes=10).adapters["zer"]
         Linear(in_features=47, out_features=64, bias=True)
     """
+    check_sizes("sizes", sizes, classes=classes, width=width, depth=depth)
     return SharedTrunk(sizes, width, mlp_encoder(width, width, depth), head=nn.Linear(width * len(sizes), classes))

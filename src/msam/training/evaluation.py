@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from msam.contribution import Coalition, all_coalitions, coalition_outputs, contribution_shares, shapley_values
+from msam.contribution import Coalition, all_coalitions, coalition_outputs, normalise_shares, shapley_values
 from msam.contribution.coalitions import coalition_values, evaluation_mode
 from msam.data import Split
 from msam.training.task import Task
@@ -26,9 +27,11 @@ class Evaluation:
         """Return each modality's share, from Shapley values over all coalitions.
 
         Returns:
-            Modality name -> share, summing to 1; needs an evaluation of all coalitions.
+            Modality name -> share, summing to 1; needs an evaluation of all coalitions. NaN where a value is not finite.
         """
-        return contribution_shares(shapley_values(self.values))
+        found = shapley_values(self.values)
+        shares = normalise_shares(torch.tensor(list(found.values()), dtype=torch.float64))
+        return dict(zip(found, shares.tolist(), strict=True))
 
 
 def evaluate(model: nn.Module, split: Split, task: Task, coalitions: Sequence[Coalition] = ()) -> Evaluation:

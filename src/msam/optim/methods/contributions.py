@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from msam.checks import check_type
-from msam.contribution import Baseline, ContributionRule, Plan, find_baseline
+from msam.contribution import Baseline, ContributionRule, Plan, find_baseline, find_not_finite
 from msam.errors import InvalidStateError, InvalidValueError
 from msam.optim.engine.hooks import Hooks
 from msam.optim.engine.sharpness_aware import SharpnessAware
@@ -68,10 +68,13 @@ class ContributionHooks(Hooks):
             plan = self.rule.plan(part.modalities)
             with torch.no_grad():
                 outputs = part.coalition_outputs(plan.coalitions, baseline=self.baseline)
-                found = self.rule.find_not_finite(outputs, part.target, plan, part.presence())
+                found = find_not_finite(outputs, plan)
+                contributions = self.rule.contribute(outputs, part.target, plan, part.presence())
             part.forget()
-            if found:
-                return found
+            if found is not None:
+                return f"the model's output is not finite {found}"
+            if not bool(contributions.isfinite().all()):
+                return "what a coalition is worth is not finite, although the model's outputs are"
         return ""
 
     @override

@@ -132,7 +132,8 @@ class Masks(ContributionHooks):
         generator = torch.Generator().manual_seed(self.draw_seed("masks:", step))
         masked = []
         for part in parts:
-            keep = torch.rand(len(part.target), generator=generator).to(part.target.device) >= self._share_masked(self.shares)
+            drawn = torch.rand(part.samples, generator=generator).to(self.shares.device)
+            keep = drawn >= self._share_masked(self.shares)
             baseline = self.baseline if self.baseline is not None else part.baseline
             masked.append(part.with_mask({dominant: keep}, baseline))
         batch.forget()

@@ -193,10 +193,10 @@ class ModalityShares(ContributionHooks):
     def split(self, index: int, part: MultimodalClosure, losses: Tensor, *, first: bool) -> Parts:
         if self.reading.per == "differentiable":
             return self._split_by_differentiable_share(part, losses.mean() if losses.ndim else losses, first=first)
-        if losses.shape != part.target.shape[:1]:
+        if losses.shape != (part.samples,):
             raise InvalidValueError(
                 "per='sample' needs a loss function that returns one loss per sample, shape "
-                f"({len(part.target)},), found shape {tuple(losses.shape)}; use reduction='none'"
+                f"({part.samples},), found shape {tuple(losses.shape)}; use reduction='none'"
             )
         if first:
             self._weights.append(self._weigh_samples(index, part))

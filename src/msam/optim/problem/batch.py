@@ -8,6 +8,7 @@ from torch import Tensor
 
 from msam.checks import check_callable
 from msam.contribution import Baseline, ContributionRule, Plan
+from msam.contribution.nested import first_leaf
 from msam.errors import InvalidValueError
 from msam.optim.problem.closure import MultimodalClosure
 
@@ -103,7 +104,7 @@ class Batch:
         if not isinstance(part, MultimodalClosure):
             return part()
         # A plain closure scales its loss itself, and is never weighed.
-        return part(weight if self._loss_scale is None else weight * self._loss_scale(part.target))
+        return part(weight if self._loss_scale is None else weight * self._loss_scale(first_leaf(part.target)))
 
     def contributions(
         self, rule: ContributionRule, plan: Plan, *, baseline: Baseline | None, samples: int | None
@@ -123,7 +124,7 @@ class Batch:
         for part in self.multimodal_parts:
             outputs = part.coalition_outputs(plan.coalitions, baseline=baseline, samples=samples)
             with torch.no_grad():
-                given = outputs, part.target[:samples], plan, part.presence(samples)
+                given = outputs, part.take_target(samples), plan, part.presence(samples)
                 found.append(rule.contribute(*given))
                 errors.append(rule.pair_errors(*given))
         # The parts share their orders, so that their errors do not average out: the weighted mean is an upper bound.

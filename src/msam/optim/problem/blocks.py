@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Set
 
 from torch import Tensor, nn
 
+from msam.checks import check_type
 from msam.errors import InvalidValueError
 
 Block = nn.Module | Tensor | Iterable["nn.Module | Tensor"]
@@ -24,6 +25,7 @@ def collect_blocks(blocks: Mapping[str, Block], parameters: Iterable[Tensor]) ->
         InvalidValueError: If a block has no trainable parameter that the optimizer has; if something in it is neither a module
             nor a tensor.
     """
+    check_type("blocks", blocks, Mapping, "a mapping of modality name -> module, parameter or several of them")
     known = set(parameters)
     found = {name: {p for p in _parameters_of(name, block) if p.requires_grad} for name, block in blocks.items()}
     for name, block in found.items():

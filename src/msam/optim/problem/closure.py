@@ -2,20 +2,25 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from msam.checks import as_number, check_choice
 from msam.contribution.baselines import Baseline, find_baseline
 from msam.contribution.coalitions import Coalition, Forward, Inputs, all_coalitions, coalition_values
+from msam.contribution.nested import first_leaf, take_rows
+from msam.contribution.outputs import Logits
 from msam.contribution.values import ValueFunction
-from msam.errors import InvalidValueError
+from msam.optim.problem.arguments import check_call, check_parts
 from msam.optim.problem.from_batch import BatchLoss, ModelCall
 from msam.optim.problem.inputs import BatchInputs
-from msam.optim.problem.passes import Passes, module_behind
+from msam.optim.problem.passes import Passes, count_samples, module_behind
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+Reduction = Literal["mean", "sum"]
+
+LossFunction = Callable[[Any, Any], Tensor]
 """``loss_fn(output, target)``: a mean (0-d) or per-sample losses, which are averaged."""
 
 
@@ -26,12 +31,13 @@ class MultimodalClosure:
     pass; with a plain ``torch.optim`` optimizer, call ``optimizer.zero_grad()`` before ``optimizer.step(closure)``.
 
     A model that declares ``encoders`` and ``fuse`` (see `LateFusionModel`) is run through them, so that contributions
-    reuse the encoders' outputs; its ``forward`` must then equal ``fuse({name: encoders[name](inputs[name])})``.
+    reuse the encoders' outputs. On the first batch it is verified that its ``forward`` equals
+    ``fuse({name: encoders[name](inputs[name])})``; else it is run as a whole, and a warning says so.
 
     Args:
         forward: From a mapping of modality name -> input to the model's output; usually the model itself.
         inputs: Modality name -> tensor (or nested structure of tensors), first axis the sample.
-        target: First axis the sample.
+        target: A tensor, or a nested structure of tensors, first axis the sample.
         loss_fn: ``loss_fn(output, target)``: a mean or per-sample losses.
         model: The module to put into evaluation mode during coalition passes, where `forward` is neither a module nor
             a module's bound method. Without it, dropout and BatchNorm of such a function stay in training mode.
@@ -40,9 +46,15 @@ class MultimodalClosure:
         templates: Modality name -> one sample, without the batch axis. A modality that is named here and is no key of
             `inputs` is absent in the whole batch.
         baseline: What stands in for an absent modality: ``"zeros"``, ``"shuffled"``, or a `msam.contribution.Baseline`.
+        logits: From the output to what the value of a coalition is taken of; the loss function gets the output itself. Where
+            None: ``output.logits``, ``output["logits"]``, or the output if it is a tensor.
+        count: Weight of this micro-batch beside others: how many samples, or tokens, its mean loss averages over, > 0. Default:
+            the samples of `target`.
+        reduction: Whether losses of micro-batches are averaged by their weights, ``"mean"``, or added up, ``"sum"``.
 
     Raises:
-        InvalidValueError: If there is no modality.
+        InvalidTypeError: If an argument is of another type.
+        InvalidValueError: If there is no modality, or an argument is out of its range.
 
     Example:
         >>> import msam, torch
@@ -60,23 +72,29 @@ class MultimodalClosure:
         self,
         forward: Forward,
         inputs: Inputs,
-        target: Tensor,
+        target: Any,
         loss_fn: LossFunction,
         *,
         model: nn.Module | None = None,
         present: Mapping[str, Tensor] | None = None,
         templates: Mapping[str, Any] | None = None,
         baseline: Baseline | str = "zeros",
+        logits: Logits | None = None,
+        count: float | None = None,
+        reduction: Reduction = "mean",
     ) -> None:
-        if len(inputs) == 0:
-            raise InvalidValueError("inputs must name at least one modality, found none; pass a mapping such as {'image': x}")
-        self._passes = Passes(forward, model)
-        self._batch = BatchInputs(inputs, templates or {}, present or {})
+        check_parts(forward, inputs, target, loss_fn, model=model, present=present, templates=templates, logits=logits)
+        check_choice("reduction", reduction, get_args(Reduction))
+        self._passes = Passes(forward, model, logits)
+        self._batch = BatchInputs(inputs, templates or {}, present or {}, count_samples(inputs, self._passes.call))
         self.baseline = find_baseline(baseline)
         """What stands in for an absent modality."""
-        self.reduction, self.count = "mean", float(len(target))
-        self.target = target
+        self.target: Any = target
         self.loss_fn = loss_fn
+        self.count = float(self.samples) if count is None else as_number("count", count, 0, remedy="leave it out")
+        """Weight of this micro-batch beside others."""
+        self.reduction: Reduction = reduction
+        """What becomes of the losses of several micro-batches."""
         self.penalties: list[Callable[[MultimodalClosure], Tensor]] = []
         """Terms that are added to the loss, each from this closure to a 0-d tensor. Balancing methods put theirs here."""
         self._evaluations = [0]  # shared with the closures of other inputs that come from this one
@@ -90,11 +108,14 @@ class MultimodalClosure:
         modalities: Mapping[str, Sequence[str] | str],
         *,
         loss: BatchLoss | None = None,
-        target: Tensor | str = "labels",
+        target: Any = "labels",
         logits: Callable[[Any], Any] | None = None,
         embeddings: Mapping[str, nn.Module] | None = None,
         present: Mapping[str, Tensor] | None = None,
+        samples_of: Mapping[str, Tensor] | None = None,
         baseline: Baseline | str = "zeros",
+        count: float | None = None,
+        reduction: Reduction = "mean",
     ) -> "MultimodalClosure":
         """Make a closure for a model that is called as ``model(**batch)``, as those of Hugging Face are.
 
@@ -117,44 +138,32 @@ class MultimodalClosure:
             embeddings: Modality name -> the module that embeds its integers, such as ``model.get_input_embeddings()``; its
                 output's first axis is the sample, and all its calls are replaced.
             present: As in the class.
+            samples_of: Key -> for each of its rows the number of the sample that it belongs to, from 0, ``(N,)``; for keys with
+                other rows than one per sample, such as several images of a sample, where `present` is given.
             baseline: As in the class. One that is neither ``"zeros"`` nor ``"shuffled"`` leaves embeddings zeros.
+            count: As in the class.
+            reduction: As in the class.
 
         Returns:
             The closure. Its `inputs` hold what is masked: a modality's tensor, or its tensors by key if it has several;
             for one with embeddings, the numbers of the samples whose embeddings are used, from 1.
 
         Raises:
-            InvalidValueError: If a key is missing or belongs to two modalities; if a modality has integers and no embedding
-                module; later, if that module does not run, or the output has no loss or no logits.
+            InvalidTypeError: If an argument is of another type.
+            InvalidValueError: If a key is missing, belongs to two modalities or is no argument of the model; if a modality has
+                integers and no embedding module; later, if that module does not run, or the output has no loss or no logits.
+
+        For an example, see the module `msam.optim.problem.from_batch`.
 
         Cost: as the class; a forward pass per coalition, but for the full one. With fewer `samples`, the model runs on
         these only where every tensor of the batch has the sample as its first axis; else on all, and its output is cut.
-
-        Example:
-            >>> import msam, torch
-            >>> class Model(torch.nn.Module):
-            ...     def __init__(self):
-            ...         super().__init__()
-            ...         self.words, self.look = torch.nn.Embedding(9, 2), torch.nn.Linear(6, 2)
-            ...     def forward(self, pixel_values, input_ids, labels=None):
-            ...         return {"logits": self.words(input_ids).mean(1) + self.look(pixel_values)}
-            >>> model = Model()
-            >>> batch = {"pixel_values": torch.randn(5, 6), "input_ids": torch.ones(5, 3).long(), "labels": torch.arange(5) % 2}
-            >>> closure = MultimodalClosure.from_batch(
-            ...     model,
-            ...     batch,
-            ...     modalities={"image": ["pixel_values"], "text": ["input_ids"]},
-            ...     loss=lambda output, batch: torch.nn.functional.cross_entropy(output["logits"], batch["labels"]),
-            ...     embeddings={"text": model.words},
-            ... )
-            >>> optimizer = msam.ModalityAwareSAM(torch.optim.SGD(model.parameters(), lr=0.1))
-            >>> loss = optimizer.step(closure)
-            >>> list(optimizer.contributions)
-            ['image', 'text']
         """
-        call = ModelCall(model, batch, modalities, loss=loss, target=target, logits=logits, embeddings=embeddings or {})
-        adapted = call.adapt(find_baseline(baseline))
-        return cls(call, call.inputs, call.target, call.loss, model=module_behind(model), present=present, baseline=adapted)
+        check_call(model, batch, modalities, loss=loss, target=target, embeddings=embeddings, samples_of=samples_of)
+        parts: dict[str, Any] = {"embeddings": embeddings or {}, "samples_of": samples_of or {}}
+        call = ModelCall(model, batch, modalities, loss=loss, target=target, **parts)
+        options: dict[str, Any] = {"logits": logits, "count": count, "reduction": reduction}
+        adapted, module = call.adapt(find_baseline(baseline)), module_behind(model)
+        return cls(call, call.inputs, call.target, call.loss, model=module, present=present, baseline=adapted, **options)
 
     @property
     def evaluations(self) -> int:
@@ -170,6 +179,11 @@ class MultimodalClosure:
     def model(self) -> nn.Module | None:
         """What is put into evaluation mode during coalition passes."""
         return self._passes.model
+
+    @property
+    def samples(self) -> int:
+        """In the batch: rows of the target."""
+        return len(first_leaf(self.target))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -199,7 +213,10 @@ class MultimodalClosure:
             baseline: What stands in; where it is learned, each pass has its present value, with a graph of its own.
         """
         self.forget()
-        self._batch.mask_(keep, self._passes.adapt(baseline))
+        baseline = self._passes.adapt(baseline)
+        if self._passes.call is not None:
+            keep = self._passes.call.spread(keep, baseline)
+        self._batch.mask_(keep, baseline.among(self.present) if self.present else baseline)
 
     def presence(self, samples: int | None = None) -> Tensor | None:
         """Tell which samples have which modality.
@@ -211,6 +228,17 @@ class MultimodalClosure:
             Shape ``(M, samples)``, boolean; None if all have all.
         """
         return self._batch.presence(samples)
+
+    def take_target(self, samples: int | None = None) -> Any:
+        """Take the target of the first samples.
+
+        Args:
+            samples: How many; all where None.
+
+        Returns:
+            As `target`.
+        """
+        return self.target if samples is None else take_rows(self.target, samples)
 
     def __call__(self, weight: Tensor | float = 1.0) -> Tensor:
         """Run forward and backward; gradients accumulate.
@@ -320,7 +348,8 @@ class MultimodalClosure:
         Cost: a forward pass per coalition; under late fusion one row per encoder and one batched pass of the head.
         """
         baseline = baseline if baseline is not None else self.baseline
-        return self._passes.coalition_outputs(self.inputs, coalitions, baseline, samples, gradient=gradient)
+        options: dict[str, Any] = {"present": self.present, "gradient": gradient}
+        return self._passes.coalition_outputs(self.inputs, coalitions, baseline, samples, **options)
 
     def coalition_values(self, value: ValueFunction) -> Tensor:
         """Evaluate what each coalition is worth on each sample of this batch, without gradient.

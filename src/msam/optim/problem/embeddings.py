@@ -29,6 +29,10 @@ class EmbeddingBaseline(Baseline):
         self._names = frozenset(embeddings)
 
     @override
+    def among(self, present: Mapping[str, Tensor]) -> "EmbeddingBaseline":
+        return EmbeddingBaseline(self.other.among(present), dict.fromkeys(self._names, nn.Identity()))
+
+    @override
     def absent(self, name: str, value: Any) -> Any:
         if name not in self._names:
             return self.other.absent(name, value)
@@ -59,7 +63,7 @@ def replaced_rows(name: str, module: nn.Module, rows: Tensor) -> Iterator[None]:
         ...     module(torch.tensor([1, 2]))[0]
         tensor([0.], grad_fn=<SelectBackward0>)
     """
-    ran = False
+    ran, rows = False, rows.as_subclass(Tensor)
 
     def hook(module: nn.Module, given: Any, output: Any) -> Any:  # noqa: ARG001 - torch's signature
         nonlocal ran

@@ -1,4 +1,27 @@
-"""Models that are called as ``model(**batch)``: which part of a batch is whose, and what "absent" means for it."""
+"""Models that are called as ``model(**batch)``: which part of a batch is whose, and what "absent" means for it.
+
+Example:
+    >>> import msam, torch
+    >>> class Model(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.words, self.look = torch.nn.Embedding(9, 2), torch.nn.Linear(6, 2)
+    ...     def forward(self, pixel_values, input_ids, labels=None):
+    ...         return {"logits": self.words(input_ids).mean(1) + self.look(pixel_values)}
+    >>> model = Model()
+    >>> batch = {"pixel_values": torch.randn(5, 6), "input_ids": torch.ones(5, 3).long(), "labels": torch.arange(5) % 2}
+    >>> closure = msam.MultimodalClosure.from_batch(
+    ...     model,
+    ...     batch,
+    ...     modalities={"image": ["pixel_values"], "text": ["input_ids"]},
+    ...     loss=lambda output, batch: torch.nn.functional.cross_entropy(output["logits"], batch["labels"]),
+    ...     embeddings={"text": model.words},
+    ... )
+    >>> optimizer = msam.ModalityAwareSAM(torch.optim.SGD(model.parameters(), lr=0.1))
+    >>> loss = optimizer.step(closure)
+    >>> list(optimizer.contributions)
+    ['image', 'text']
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -8,29 +31,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msam.checks import check_type
 from msam.contribution.baselines import Baseline, Shuffled, Zeros
-from msam.contribution.nested import list_leaves, take_rows
+from msam.contribution.nested import SampleNumbers, first_leaf, list_leaves, take_rows
+from msam.contribution.outputs import find_logits, find_part
 from msam.errors import InvalidValueError
 from msam.optim.problem.embeddings import ROWS, EmbeddingBaseline, replaced_rows
+from msam.optim.problem.keys import check_arguments, check_keys
+
+__all__ = ["BatchLoss", "ModelCall", "find_logits"]
 
 BatchLoss = Callable[[Any, Mapping[str, Any]], Tensor]
 """``loss(output, batch)``: a mean (0-d) or per-sample losses."""
-
-
-def find_logits(output: Any) -> Any:
-    """Find the logits in what a model returned.
-
-    Args:
-        output: A tensor, or an object or mapping with ``logits``.
-
-    Returns:
-        The logits; None if there are none.
-
-    Example:
-        >>> find_logits({"loss": None, "logits": torch.zeros(2)})
-        tensor([0., 0.])
-    """
-    return output if isinstance(output, Tensor) else _find(output, "logits")
 
 
 class ModelCall:
@@ -46,8 +58,8 @@ class ModelCall:
         modalities: Modality name -> its keys in the batch.
         loss: ``loss(output, batch)``, or None for the output's own ``loss``.
         target: A key of the batch, or a tensor.
-        logits: From the model's output to logits; `find_logits` where None.
         embeddings: Modality name -> the module that embeds its integers.
+        samples_of: Key -> for each of its rows the number of the sample that it belongs to, from 0, shape ``(N,)``.
 
     Raises:
         InvalidValueError: If keys are missing or belong to two modalities; if integers have no embedding module.
@@ -61,27 +73,34 @@ class ModelCall:
         *,
         loss: BatchLoss | None,
         target: Tensor | str,
-        logits: Callable[[Any], Any] | None,
         embeddings: Mapping[str, nn.Module],
+        samples_of: Mapping[str, Tensor],
     ) -> None:
-        self._model = model
+        self.model = model
         self._batch = batch
         self._keys = {name: [keys] if isinstance(keys, str) else list(keys) for name, keys in modalities.items()}
         self._loss = loss
-        self._find_logits = logits or find_logits
         self._embeddings = embeddings
         self._labels = target if isinstance(target, str) else None
-        _check_keys(batch, self._keys, self._labels, embeddings)
-        self.target: Tensor = batch[target] if isinstance(target, str) else target
+        check_keys(batch, self._keys, self._labels, embeddings)
+        check_arguments(model, self._keys)
+        self.target: Any = batch[target] if isinstance(target, str) else target
         """What the output shall be, first axis the sample."""
-        self._rows = torch.arange(1, len(self.target) + 1, device=self.target.device)
+        numbers = torch.arange(1, self.samples + 1, device=first_leaf(self.target).device)
+        self._rows = numbers.as_subclass(SampleNumbers)
         self.inputs: dict[str, Any] = {name: self._collect(name, keys) for name, keys in self._keys.items()}
         """Modality name -> what is masked: its tensor, or its tensors by key where it has several."""
-        self._is_by_sample = all(_is_by_sample(value, len(self.target)) for value in batch.values())
+        self._samples_of = samples_of
+        self._check_samples_of()
+        self._is_by_sample = all(_is_by_sample(value, self.samples) for value in batch.values())
 
     def _collect(self, name: str, keys: list[str]) -> Any:
         """Take the entries of a modality that are masked."""
         integers = [key for key in keys if not _is_floating(self._batch[key])]
+        if name not in self._embeddings:
+            # Keep-masks stay as they are.
+            integers = [key for key in integers if not _is_boolean(self._batch[key])] if len(integers) < len(keys) else integers
+            keys = [key for key in keys if key in integers or _is_floating(self._batch[key])]
         if integers and name not in self._embeddings:
             raise InvalidValueError(
                 f"a modality of integers needs the module that embeds them, found {integers} in {name!r} and none: 0 may be a "
@@ -92,7 +111,63 @@ class ModelCall:
         floating = {key: self._batch[key] for key in keys if key not in integers}
         if name in self._embeddings:
             return {ROWS: self._rows, **floating} if floating else self._rows
-        return floating if len(keys) > 1 else floating[keys[0]]
+        return floating if len(self._keys[name]) > 1 else floating[keys[0]]
+
+    @property
+    def samples(self) -> int:
+        """In the batch."""
+        return len(first_leaf(self.target))
+
+    def _check_samples_of(self) -> None:
+        used = [key for keys in self._keys.values() for key in keys]
+        for key, index in self._samples_of.items():
+            check_type(f"samples_of[{key!r}]", index, Tensor, "a tensor of sample numbers")
+            rows = len(first_leaf(self._batch[key])) if key in used else 0
+            if key not in used or index.shape != (rows,) or index.is_floating_point() or index.dtype == torch.bool:
+                raise InvalidValueError(
+                    f"samples_of must give the sample of each row of a modality's key, integers of shape ({rows},), found "
+                    f"{tuple(index.shape)} of {index.dtype} for {key!r}; the keys are {used}"
+                )
+
+    def spread(self, keep: Mapping[str, Tensor], baseline: Baseline) -> dict[str, Any]:
+        """Turn masks of samples into masks of the rows of each key.
+
+        Args:
+            keep: Modality name -> which samples keep it, shape ``(B,)``.
+            baseline: What stands in.
+
+        Returns:
+            Modality name -> a mask, or a mask for each key.
+
+        Raises:
+            InvalidValueError: If the rows of a key are not one per sample, and nothing says whose they are.
+        """
+        found: dict[str, Any] = {}
+        for name, mask in keep.items():
+            value = self.inputs.get(name)
+            parts = {key: self._spread_to(key, leaf, mask, baseline) for key, leaf in self._by_key(name, value).items()}
+            found[name] = parts if isinstance(value, Mapping) else next(iter(parts.values()), mask)
+        return found
+
+    def _by_key(self, name: str, value: Any) -> Mapping[str, Any]:
+        if isinstance(value, Mapping) and (len(self._keys[name]) > 1 or ROWS in value):
+            return value
+        return {} if value is None else {ROWS if isinstance(value, SampleNumbers) else self._keys[name][0]: value}
+
+    def _spread_to(self, key: str, value: Any, mask: Tensor, baseline: Baseline) -> Tensor:
+        if key in self._samples_of:
+            if isinstance(baseline, Shuffled):
+                raise InvalidValueError(
+                    f"'shuffled' needs one row per sample, found samples_of for {key!r}; use baseline='zeros' or a TrainingMean"
+                )
+            return mask.to(self._samples_of[key].device)[self._samples_of[key]]
+        rows = {len(leaf) for leaf in list_leaves(value) if leaf.ndim}
+        if key != ROWS and rows - {len(mask)}:
+            raise InvalidValueError(
+                f"single samples can lack a modality only where its rows are one per sample, {len(mask)}, found {rows} rows in "
+                f"{key!r}; pass samples_of={{{key!r}: the number of each row's sample}}"
+            )
+        return mask
 
     def __call__(self, inputs: Mapping[str, Any]) -> Any:
         """Call the model, labels included.
@@ -113,7 +188,7 @@ class ModelCall:
                 # The rows themselves say that nothing is masked: the model then runs as it is.
                 if rows is not None and rows is not self._rows:
                     stack.enter_context(replaced_rows(name, self._embeddings[name], rows))
-            return self._model(**arguments)
+            return self.model(**arguments)
 
     def _take_apart(self, name: str, value: Any) -> tuple[Tensor | None, dict[str, Any]]:
         """Tell the row numbers of a modality's input from the model's arguments."""
@@ -136,7 +211,7 @@ class ModelCall:
         """
         if self._loss is not None:
             return self._loss(output, self._batch)
-        found = _find(output, "loss")
+        found = find_part(output, "loss")
         if not isinstance(found, Tensor):
             raise InvalidValueError(
                 f"without `loss`, the model's output must have one, found none in {type(output).__name__}; pass "
@@ -144,19 +219,7 @@ class ModelCall:
             )
         return found
 
-    def peek(self, output: Any) -> Tensor | None:
-        """Find the logits of a training pass, if there are any: a fused loss may come without.
-
-        Args:
-            output: What the model returned.
-
-        Returns:
-            The logits, or None.
-        """
-        found = self._find_logits(output)
-        return found if isinstance(found, Tensor) else None
-
-    def for_coalitions(self, inputs: Mapping[str, Any], samples: int | None) -> tuple[Callable[..., Tensor], dict[str, Any]]:
+    def for_coalitions(self, inputs: Mapping[str, Any], samples: int | None) -> tuple[Callable[..., Any], dict[str, Any], bool]:
         """Prepare the calls for coalitions: without labels, and of the first samples only where the batch can be cut.
 
         Args:
@@ -164,26 +227,19 @@ class ModelCall:
             samples: How many samples to use; all where None.
 
         Returns:
-            The function from such inputs to logits of the samples asked for, and what to give to it.
+            The function from such inputs to the model's output, what to give to it, and whether that is cut.
         """
         masked = any(self._take_apart(name, inputs[name])[0] is not self._rows for name in self._embeddings)
         # The row numbers of masked inputs may name any sample of the batch.
         cut = samples if self._is_by_sample and not masked else None
         given = dict(inputs) if cut is None else {name: take_rows(value, cut) for name, value in inputs.items()}
-        return partial(self._answer, samples=samples, cut=cut), given
+        return partial(self._answer, cut=cut), given, cut is not None
 
-    def _answer(self, inputs: Mapping[str, Any], *, samples: int | None, cut: int | None) -> Tensor:
+    def _answer(self, inputs: Mapping[str, Any], *, cut: int | None) -> Any:
         arguments = {key: value for key, value in self._batch.items() if key != self._labels}
         if cut is not None:
             arguments = {key: value[:cut] if _has_rows(value) else value for key, value in arguments.items()}
-        output = self._run(inputs, arguments)
-        found = self.peek(output)
-        if found is None:
-            raise InvalidValueError(
-                f"contributions need the model's logits as a tensor, found none in {type(output).__name__}; "
-                "pass logits=lambda output: ..., such as output.logits_per_image"
-            )
-        return found[:samples]
+        return self._run(inputs, arguments)
 
     def adapt(self, baseline: Baseline) -> Baseline:
         """Let a baseline that knows nothing of row numbers stand in for all other tensors.
@@ -198,38 +254,12 @@ class ModelCall:
         return baseline if known or not self._embeddings else EmbeddingBaseline(baseline, self._embeddings)
 
 
-def _check_keys(
-    batch: Mapping[str, Any], modalities: Mapping[str, list[str]], labels: str | None, embeddings: Mapping[str, nn.Module]
-) -> None:
-    used = [key for keys in modalities.values() for key in keys]
-    missing = [key for key in used if key not in batch]
-    if missing or not all(modalities.values()):
-        raise InvalidValueError(
-            f"every modality must name keys of the batch, found {dict(modalities)} for a batch with {list(batch)}; "
-            "drop what is not there"
-        )
-    if labels is not None and labels not in batch:
-        raise InvalidValueError(
-            f"target must be a key of the batch, found {labels!r} for a batch with {list(batch)}; name another key, or pass "
-            "the tensor itself where the model takes no labels"
-        )
-    if len(set(used)) < len(used) or labels in used:
-        raise InvalidValueError(
-            f"a key must belong to one modality, and the target to none, found {dict(modalities)} and target {labels!r}; "
-            "name each key once"
-        )
-    unknown = [name for name in embeddings if name not in modalities]
-    if unknown:
-        raise InvalidValueError(f"embeddings must name modalities, found {unknown[0]!r}; the modalities are {list(modalities)}")
-
-
-def _find(output: Any, name: str) -> Any:
-    found = getattr(output, name, None)
-    return output.get(name) if found is None and isinstance(output, Mapping) else found
-
-
 def _is_floating(value: Any) -> bool:
     return all(leaf.is_floating_point() or leaf.is_complex() for leaf in list_leaves(value))
+
+
+def _is_boolean(value: Any) -> bool:
+    return all(leaf.dtype == torch.bool for leaf in list_leaves(value))
 
 
 def _has_rows(value: Any) -> bool:

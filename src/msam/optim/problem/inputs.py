@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msam.checks import check_type
 from msam.contribution.baselines import Baseline
 from msam.contribution.coalitions import Inputs, mask_rows
 from msam.contribution.nested import first_leaf, list_leaves, map_nested
@@ -19,15 +20,16 @@ class BatchInputs:
         inputs: Modality name -> input, first axis the sample.
         templates: Modality name -> one sample, without the batch axis, of modalities that may be no key of `inputs`.
         present: Modality name -> which samples have it, shape ``(B,)``, boolean.
+        samples: B.
 
     Raises:
         InvalidValueError: If a mask of presence is not one boolean per sample, or of no modality.
     """
 
-    def __init__(self, inputs: Inputs, templates: Mapping[str, Any], present: Mapping[str, Tensor]) -> None:
-        self._inputs, self.present = _complete(inputs, templates, present)
+    def __init__(self, inputs: Inputs, templates: Mapping[str, Any], present: Mapping[str, Tensor], samples: int) -> None:
+        self._inputs, self.present = _complete(inputs, templates, present, samples)
         """Modality name -> which samples have it, shape ``(B,)``, boolean; those that are not named are there in all."""
-        self._masks: list[tuple[Mapping[str, Tensor], Baseline]] = []
+        self._masks: list[tuple[Mapping[str, Any], Baseline]] = []
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,11 +55,12 @@ class BatchInputs:
         """
         self._inputs, self._masks = dict(inputs), []
 
-    def mask_(self, keep: Mapping[str, Tensor], baseline: Baseline) -> None:
+    def mask_(self, keep: Mapping[str, Any], baseline: Baseline) -> None:
         """Replace modalities of single samples by what stands in for them, from now on.
 
         Args:
-            keep: Modality name -> which samples keep it, shape ``(B,)``, boolean. Modalities that are not named are kept.
+            keep: Modality name -> which samples keep it, shape ``(B,)``, boolean, or such a mask for each of its keys.
+                Modalities that are not named are kept.
             baseline: What stands in; where it is learned, each reading has its present value, with a graph of its own.
         """
         masked = mask_rows(self._inputs, keep, baseline)
@@ -82,10 +85,9 @@ class BatchInputs:
 
 
 def _complete(
-    inputs: Inputs, templates: Mapping[str, Any], present: Mapping[str, Tensor]
+    inputs: Inputs, templates: Mapping[str, Any], present: Mapping[str, Tensor], samples: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Add modalities that the batch does not have; return all inputs, and which samples have which."""
-    samples = len(first_leaf(next(iter(inputs.values()))))
     names = [*templates, *(name for name in inputs if name not in templates)]
     full, masks = dict(inputs), dict(present)
     for name in names:
@@ -93,6 +95,7 @@ def _complete(
             full[name] = map_nested(lambda leaf: leaf.expand(samples, *leaf.shape), templates[name])
             masks[name] = torch.zeros(samples, dtype=torch.bool, device=first_leaf(full[name]).device)
     for name, mask in masks.items():
+        check_type(f"present[{name!r}]", mask, Tensor, "a tensor")
         if name not in full or mask.shape != (samples,) or mask.dtype != torch.bool:
             raise InvalidValueError(
                 f"present must map modalities to boolean masks of shape ({samples},), found {name!r} with "

@@ -1,10 +1,12 @@
 """The passes of one mini-batch: a training pass, and those of coalitions, which reuse what it left."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from msam.contribution.baselines import Baseline
 from msam.contribution.coalitions import (
@@ -12,12 +14,16 @@ from msam.contribution.coalitions import (
     Forward,
     Inputs,
     LateFusionModel,
-    coalition_outputs,
+    as_late_fusion,
     encode,
     evaluation_mode,
     fused_outputs,
+    masked_outputs,
 )
-from msam.contribution.nested import take_rows
+from msam.contribution.idle import is_first_evaluation, warn_of_idle
+from msam.contribution.nested import first_leaf, take_rows
+from msam.contribution.outputs import Logits, find_logits
+from msam.errors import InvalidValueError
 from msam.optim.problem.from_batch import ModelCall
 
 
@@ -27,14 +33,15 @@ class Passes:
     Args:
         forward: From a mapping of modality name -> input to the model's output, or a `ModelCall`.
         model: The module to put into evaluation mode during coalition passes; the one behind `forward` where None.
+        logits: From the output to logits; `find_logits` where None.
     """
 
-    def __init__(self, forward: Forward, model: nn.Module | None) -> None:
+    def __init__(self, forward: Forward, model: nn.Module | None, logits: Logits | None) -> None:
         self.forward = forward
         self.model = model if model is not None else module_behind(forward)
         self.call = forward if isinstance(forward, ModelCall) else None
         """How the model is called, where that is not with a mapping of modalities."""
-        self._late_fusion = forward if isinstance(forward, LateFusionModel) else None
+        self._logits = logits
         self._features: dict[str, Tensor] | None = None
         self._output: Tensor | None = None
 
@@ -47,13 +54,19 @@ class Passes:
         Returns:
             The model's output, with its graph.
         """
-        if self._late_fusion is not None:
-            self._features = encode(self._late_fusion, inputs)
-            output: Any = self._late_fusion.fuse(self._features)
+        model = self._late_fusion(inputs)
+        if model is not None:
+            self._features = encode(model, inputs)
+            output: Any = model.fuse(self._features)
         else:
             output = self.forward(inputs)
-        self._output = output if self.call is None else self.call.peek(output)
+        # A fused loss may come without logits; if contributions need them, their own passes say so.
+        found = (self._logits or find_logits)(output)
+        self._output = found if isinstance(found, Tensor) else None
         return output
+
+    def _late_fusion(self, inputs: Inputs) -> LateFusionModel | None:
+        return as_late_fusion(self.forward, inputs) if self.call is None else None
 
     def detach_(self) -> None:
         """Let go of the graph of what contributions could reuse."""
@@ -78,7 +91,14 @@ class Passes:
         return baseline if self.call is None else self.call.adapt(baseline)
 
     def coalition_outputs(
-        self, inputs: Inputs, coalitions: Sequence[Coalition], baseline: Baseline, samples: int | None, *, gradient: bool
+        self,
+        inputs: Inputs,
+        coalitions: Sequence[Coalition],
+        baseline: Baseline,
+        samples: int | None,
+        *,
+        present: Mapping[str, Tensor],
+        gradient: bool,
     ) -> Tensor:
         """Run the model for coalitions of modalities, in evaluation mode.
 
@@ -87,36 +107,137 @@ class Passes:
             coalitions: K of them.
             baseline: What stands in for an absent modality.
             samples: How many samples to use, the first ones; all where None.
+            present: Modality name -> which samples have it, shape ``(B,)``.
             gradient: Whether to record the gradient.
 
         Returns:
             Shape ``(K, samples, ...)``.
         """
-        forward, baseline = self.forward, self.adapt(baseline)
-        if self.call is not None:
-            forward, inputs = self.call.for_coalitions(inputs, samples)
-        elif samples is not None:
-            inputs = {name: take_rows(value, samples) for name, value in inputs.items()}
+        baseline = self.adapt(baseline)
         with evaluation_mode(self.model, gradient=gradient):
-            if self._late_fusion is not None:
-                features = self._features if self._features is not None else encode(self._late_fusion, inputs)
-                features = features if samples is None else {name: feature[:samples] for name, feature in features.items()}
-                return fused_outputs(self._late_fusion, inputs, features, coalitions, baseline)
-            known = self._output if samples is None or self._output is None else self._output[:samples]
-            return _run_others(forward, inputs, coalitions, baseline, known)
+            model = self._late_fusion(inputs)
+            if model is not None:
+                outputs = self._fuse(model, inputs, coalitions, _among(baseline, present, samples), samples)
+            else:
+                outputs = self._run_all(inputs, coalitions, baseline, present, samples)
+            if is_first_evaluation(self._identity):
+                self._look_for_idle(inputs, coalitions, outputs, _among(baseline, present, None), present)
+        return outputs
+
+    @property
+    def _identity(self) -> Any:
+        """What is evaluated: the module, or the function where there is none."""
+        return self.model if self.model is not None else self.call.model if self.call is not None else self.forward
+
+    def _fuse(
+        self, model: LateFusionModel, inputs: Inputs, coalitions: Sequence[Coalition], baseline: Baseline, samples: int | None
+    ) -> Tensor:
+        if samples is not None:
+            inputs = {name: take_rows(value, samples) for name, value in inputs.items()}
+        features = self._features if self._features is not None else encode(model, inputs)
+        features = features if samples is None else {name: feature[:samples] for name, feature in features.items()}
+        return fused_outputs(model, inputs, features, coalitions, baseline, logits=self._logits)
+
+    def _run_all(
+        self,
+        inputs: Inputs,
+        coalitions: Sequence[Coalition],
+        baseline: Baseline,
+        present: Mapping[str, Tensor],
+        samples: int | None,
+    ) -> Tensor:
+        """Run every coalition but the full one, where its output is known."""
+        known, everyone = self._output, frozenset(inputs)
+        masked = [c for c in coalitions if known is None or c != everyone]
+        outputs = self._run(inputs, masked, baseline, present, samples) if masked else None
+        if known is None or len(masked) == len(coalitions):
+            assert outputs is not None
+            return outputs
+        found = dict(zip(masked, outputs if outputs is not None else (), strict=True))
+        found[everyone] = known if samples is None else _first_rows(known, count_samples(inputs, self.call), samples)
+        return torch.stack([found[coalition] for coalition in coalitions])
+
+    def _run(
+        self,
+        inputs: Inputs,
+        coalitions: Sequence[Coalition],
+        baseline: Baseline,
+        present: Mapping[str, Tensor],
+        samples: int | None,
+    ) -> Tensor:
+        """Run coalitions on the first samples, or on all where the output of these would be another one."""
+        forward, given, cut = self._cut(inputs, samples)
+        whole = count_samples(inputs, self.call)
+        size = whole if samples is None else min(samples, whole)
+        stand_ins = _among(baseline, present, samples if cut else None)
+        outputs = masked_outputs(forward, given, coalitions, stand_ins, logits=self._logits)
+        if samples is None or (cut and self._fits(outputs, size)):
+            return outputs
+        if cut and size < whole:
+            forward, given, _ = self._cut(inputs, None)
+            outputs = masked_outputs(forward, given, coalitions, _among(baseline, present, None), logits=self._logits)
+        return _first_rows(outputs.transpose(0, 1), whole, samples).transpose(0, 1)
+
+    def _cut(self, inputs: Inputs, samples: int | None) -> tuple[Forward, Inputs, bool]:
+        if self.call is not None:
+            return self.call.for_coalitions(inputs, samples)
+        given = inputs if samples is None else {name: take_rows(value, samples) for name, value in inputs.items()}
+        return self.forward, given, samples is not None
+
+    def _fits(self, outputs: Tensor, size: int) -> bool:
+        """Whether the output of the first samples is the first rows of that of all: not so for similarities of all to all."""
+        rest = outputs.shape[2:]
+        alike = rest == self._output.shape[1:] if self._output is not None else size not in rest
+        return outputs.shape[1] == size and alike
+
+    def _look_for_idle(
+        self,
+        inputs: Inputs,
+        coalitions: Sequence[Coalition],
+        outputs: Tensor,
+        baseline: Baseline,
+        present: Mapping[str, Tensor],
+    ) -> None:
+        everyone = frozenset(inputs)
+        reused = self._output is not None and self._features is None and everyone in coalitions
+        if reused and _changes_with_mode(self.model):
+            # The training pass ran with dropout, say: one more pass, once, tells what evaluation mode gives.
+            forward, given, _ = self._cut(inputs, None)
+            full = masked_outputs(forward, given, [everyone], baseline, logits=self._logits)[:, : outputs.shape[1]]
+            outputs = torch.stack([full[0] if c == everyone else found for c, found in zip(coalitions, outputs, strict=True)])
+        warn_of_idle(inputs, coalitions, outputs, baseline, present)
 
 
-def _run_others(
-    forward: Forward, inputs: Inputs, coalitions: Sequence[Coalition], baseline: Baseline, known: Tensor | None
-) -> Tensor:
-    """Run every coalition but the full one, where its output is known."""
-    everyone = frozenset(inputs)
-    if known is None or everyone not in coalitions:
-        return coalition_outputs(forward, inputs, coalitions, baseline)
-    masked = [coalition for coalition in coalitions if coalition != everyone]
-    found = dict(zip(masked, coalition_outputs(forward, inputs, masked, baseline) if masked else (), strict=True))
-    found[everyone] = known
-    return torch.stack([found[coalition] for coalition in coalitions])
+def _among(baseline: Baseline, present: Mapping[str, Tensor], samples: int | None) -> Baseline:
+    return baseline.among({name: mask[:samples] for name, mask in present.items()}) if present else baseline
+
+
+def count_samples(inputs: Inputs, call: ModelCall | None) -> int:
+    """Count the samples of a batch.
+
+    Args:
+        inputs: Modality name -> input.
+        call: How a model is called with them, or None.
+
+    Returns:
+        Rows of the target in a call, where inputs may have others; else rows of the first input.
+    """
+    return call.samples if call is not None else len(first_leaf(next(iter(inputs.values()))))
+
+
+def _first_rows(output: Tensor, whole: int, samples: int) -> Tensor:
+    if len(output) != whole:
+        raise InvalidValueError(
+            f"contributions of the first {samples} samples need an output with the sample as its first axis, {whole} of them, "
+            f"found {len(output)}; pass logits=..., which gives one row per sample, or leave contribution_samples out"
+        )
+    return output[:samples]
+
+
+def _changes_with_mode(module: nn.Module | None) -> bool:
+    """Whether a module has dropout or BatchNorm; what functions inside it do cannot be seen."""
+    parts = module.modules() if module is not None else ()
+    return any(isinstance(part, _NormBase) or (isinstance(part, _DropoutNd) and part.p > 0) for part in parts)
 
 
 def module_behind(forward: Callable[..., Any]) -> nn.Module | None:
