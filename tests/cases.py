@@ -177,6 +177,10 @@ CASES = {
     )
 }
 
+REPEATED = {"sam", "adaptive_monge_sam", "momentum_sam", "gsam", "modality_aware_sam"}
+"""Whose exactness is tested twice, see `unit/test_processors.py`; one for each way through the engine: plain, with a metric,
+in one pass, with both gradients kept, and with contributions."""
+
 methods = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 bases = pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 

@@ -170,7 +170,8 @@ def test_diagnose_looks_at_one_model_more_closely(tmp_path):
     shares = held["baselines"]["zeros"]["shares"]
     assert shares["pix"]["low"] <= shares["pix"]["value"] <= shares["pix"]["high"]
     runs = {record["seed"]: record for record in records_without_measured(tmp_path / "out") if record["method"] == "base"}
-    assert held["baselines"]["zeros"]["everything"]["value"] == runs[0]["test"]["metric"]
+    # Shares of the same rows, averaged by two routes; one row more or less is 0.002.
+    assert held["baselines"]["zeros"]["everything"]["value"] == pytest.approx(runs[0]["test"]["metric"], rel=1e-12)
 
     before = (tmp_path / "out" / "diagnosis.json").read_bytes()
     assert msam("diagnose", *SMALL, "--out", str(tmp_path / "out")).returncode == 0

@@ -8,13 +8,23 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from cases import CASES, Case
+from cases import CASES, REPEATED, Case
 
 WORDS = {"run": "run", "error": "with an expected error", "out": "declared out"}
+EXACT = {"accumulation", "amp", "interface", "method_values", "options", "restore", "side_effects", "state", "two_call"}
+"""Modules whose promises are bit by bit, or to rounding."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "declared_out(reason): the method does not have this property, as its row declares")
+
+
+@pytest.hookimpl(tryfirst=True)  # Before items are chosen by their markers.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+        if isinstance(case, Case) and case.name in REPEATED and item.path.stem.removeprefix("test_") in EXACT:
+            item.add_marker("exact")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

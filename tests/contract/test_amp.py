@@ -157,5 +157,6 @@ def test_autocast_around_a_step_does_not_hide_the_perturbation(case: Case):
             for parameter, at in zip(fresh.parameters, weights, strict=True):
                 parameter.copy_(at)
             expected.append(float(fresh.loss(fresh.model(fresh.inputs), fresh.target)))
-    assert losses == expected
+    # Rounding of half precision is 0.004; another pass's weights are at least 0.09 away.
+    assert losses == pytest.approx(expected, rel=0.01)
     assert len(set(losses)) == len(losses) >= 3

@@ -109,7 +109,8 @@ def test_eps_does_not_depend_on_the_scale_of_the_loss(case: Case, scale: float):
     small, large = Problem(torch.float64), Problem(torch.float64)
     large.scale = scale
     pair = [perturbation(p, case, case.build_ascending(sgd(p, lr=0.0), rho=0.3)) for p in (small, large)]
-    assert distance(*pair) < 1e-14
+    # Rounding of float64 in a gradient of some fifty numbers, on an eps of length 0.3.
+    assert distance(*pair) < 1e-13
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3])

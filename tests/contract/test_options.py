@@ -113,7 +113,7 @@ def test_radius_follows_the_learning_rate(case: Case):
     reference = case.build_ascending(sgd(constant, lr=0.1), rho=0.05, rho_schedule="constant")
     for built, p in ((optimizer, problem), (reference, constant)):
         p.step(case, built, times=0)
-    optimizer._radii()  # Takes the learning rate of now as that of the radius.
+    optimizer._engine.radii()  # Takes the learning rate of now as that of the radius.
     optimizer.param_groups[0]["lr"] = 0.1
     problem.step(case, optimizer, times=3)
     constant.step(case, reference, times=3)

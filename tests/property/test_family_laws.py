@@ -12,6 +12,8 @@ from msam.geometry.vectors import global_dot
 from msam.optim.engine.schedule import WhenSteep
 from problems import Problem, all_same_bits
 
+pytestmark = pytest.mark.exact
+
 
 def is_vector(parameter: Tensor) -> bool:
     return parameter.ndim == 1

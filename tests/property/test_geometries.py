@@ -9,6 +9,8 @@ import msam
 from msam.geometry import Euclidean, Monge
 from msam.geometry.vectors import global_norm
 
+pytestmark = pytest.mark.exact
+
 lengths = st.floats(1e-6, 1e6)
 
 

@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 import msam
 from msam.data import find_dataset
 
+pytestmark = pytest.mark.exact
+
 RHO = 0.3
 
 

@@ -86,6 +86,7 @@ def test_coalitions_are_the_nested_prefixes_of_the_orders_each_once(plan):
     assert plan.coalitions[-1] == frozenset(plan.modalities)
 
 
+@pytest.mark.exact
 @given(plans, st.integers(0, 2**31))
 def test_the_matrix_averages_the_gains_over_the_orders(plan, seed):
     table = random_game("".join(plan.modalities), seed)
@@ -101,6 +102,7 @@ def test_every_draw_sums_to_what_all_are_worth(plan, seed):
     torch.testing.assert_close(plan.estimate(values).sum(), values[-1], **EXACT)
 
 
+@pytest.mark.exact
 @given(plans, st.integers(0, 2**31))
 def test_exact_without_interactions_of_three(plan, seed):
     """Additive games, and those with interactions of two, whose two halves an order and its reverse take in turn."""
@@ -209,6 +211,7 @@ def test_the_error_shrinks_with_the_root_of_the_number_of_pairs():
     assert float(ratio.mean()) == pytest.approx(1 / 4, rel=0.1)
 
 
+@pytest.mark.exact
 def test_values_may_have_a_column_per_sample_and_stay_differentiable():
     plan = SampledShapley("abcd", pairs=3)
     values = torch.randn(len(plan.coalitions), 5, dtype=torch.float64, requires_grad=True)

@@ -81,6 +81,7 @@ def test_linear_in_the_table(table, scale, other_scale, seed):
     assert shapley_values(mixed) == pytest.approx(expected, rel=1e-11, abs=1e-11)
 
 
+@pytest.mark.exact
 @given(games())
 def test_the_matrix_gives_the_same_values(table):
     names = sorted(max(table, key=len))
@@ -129,6 +130,7 @@ def test_shares_are_non_negative_and_sum_to_one(values):
     assert shares.tolist() == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.exact
 @given(contributions)
 def test_named_shares_follow_the_same_rule(values):
     named = dict(zip(NAMES, values, strict=False))
@@ -136,11 +138,14 @@ def test_named_shares_follow_the_same_rule(values):
     assert contribution_shares(named) == dict(zip(named, expected, strict=True))
 
 
+@pytest.mark.exact
 def test_shares_of_several_rows_are_those_of_each():
     rows = torch.tensor([[0.6, -0.1, 0.2], [-1.0, -2.0, 0.0], [0.0, 3.0, 0.0]], dtype=torch.float64)
-    assert torch.equal(normalise_shares(rows), torch.stack([normalise_shares(row) for row in rows]))
+    # A row alone may be summed in another order than among others.
+    torch.testing.assert_close(normalise_shares(rows), torch.stack([normalise_shares(row) for row in rows]), rtol=1e-14, atol=0)
 
 
+@pytest.mark.exact
 def test_ties_give_equal_shares_and_not_a_number_none():
     assert normalise_shares(torch.tensor([0.2, 0.2])).tolist() == [0.5, 0.5]
     for odd in (float("nan"), float("inf"), -float("inf")):

@@ -7,6 +7,8 @@ from torch import Tensor
 
 import msam
 
+pytestmark = pytest.mark.exact
+
 RHO, LR = 0.4, 0.1
 
 

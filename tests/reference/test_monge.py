@@ -15,6 +15,8 @@ from cases import sgd
 from msam.geometry import AdaptiveMonge, DiagonalMetric, Geometry, Monge
 from problems import Problem, all_same_bits
 
+pytestmark = pytest.mark.exact
+
 RHO = 0.4
 
 

@@ -15,6 +15,8 @@ from msam.combine import LookReuse
 from msam.geometry import Fisher
 from msam.optim.engine.schedule import WhenSteep
 
+pytestmark = pytest.mark.exact
+
 # The authors add 1e-12 or 1e-16 to norms, and we do not: in float64 that is far below this.
 CLOSE = {"rtol": 1e-6, "atol": 1e-9}
 LR, MOMENTUM, STEPS = 0.05, 0.9, 6

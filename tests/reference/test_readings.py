@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 import msam
 from msam.optim import SharpnessAware
 
+pytestmark = pytest.mark.exact
+
 RHO, LR = 0.3, 0.5
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
@@ -214,17 +216,15 @@ def test_equal_shares_of_all_samples_make_the_readings_agree():
 def test_micro_batches_are_one_batch(options: dict):
     setting = Setting()
     _, whole = setting.step(**options)
-    share = {True: 4 / 7, False: 3 / 7}
-    parts = []
-    for rows, first in ((slice(0, 4), True), (slice(4, 7), False)):
-        parts.append(
-            msam.MultimodalClosure(
-                setting.model,
-                {name: x[rows] for name, x in setting.inputs.items()},
-                setting.target[rows],
-                lambda output, target, first=first: share[first] * cross_entropy(output, target, reduction="none"),
-            )
+    parts = [
+        msam.MultimodalClosure(
+            setting.model,
+            {name: x[rows] for name, x in setting.inputs.items()},
+            setting.target[rows],
+            lambda output, target: cross_entropy(output, target, reduction="none"),
         )
+        for rows in (slice(0, 4), slice(4, 7))
+    ]
     torch.testing.assert_close(setting.step(closures=parts, **options)[1], whole, **CLOSE)
 
 
@@ -307,7 +307,7 @@ def test_masked_sam_refuses_what_makes_no_sense():
     def base() -> torch.optim.SGD:
         return torch.optim.SGD(Setting().model.parameters(), lr=LR)
 
-    with pytest.raises(ValueError, match=r"rate must be in \[0, 1\] or 'dominance', found 2"):
+    with pytest.raises(ValueError, match=r"rate must be in \[0, 1\], found 2; 0 masks nothing, 'dominance'"):
         msam.ModalityMaskedSAM(base(), rate=2)
     with pytest.raises(ValueError, match=r"plain must be in \[0, 1\), found 1"):
         msam.ModalityMaskedSAM(base(), plain=1)

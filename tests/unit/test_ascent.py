@@ -10,6 +10,8 @@ from msam.geometry import vectors
 from msam.optim.engine.snapshot import Backup
 from problems import Problem, all_same_bits
 
+pytestmark = pytest.mark.exact
+
 
 def test_the_backup_keeps_its_buffers_and_takes_others_for_other_tensors():
     backup = Backup()

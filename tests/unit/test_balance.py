@@ -89,6 +89,7 @@ def test_dropout_probability_out_of_range(probability: float):
         ModalityDropout(probability)
 
 
+@pytest.mark.exact
 def test_joint_loss_equals_a_computation_by_hand():
     inputs = {"a": torch.randn(6, 3), "b": torch.randn(6, 2)}
     target = torch.randint(4, (6,))

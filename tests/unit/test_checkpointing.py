@@ -10,6 +10,8 @@ import msam
 from msam import MultimodalClosure
 from msam.fusion import LateFusion
 
+pytestmark = pytest.mark.exact
+
 
 class Recomputed(nn.Module):
     """Runs a part of a model, and runs it again in the backward pass if asked to."""

@@ -8,6 +8,8 @@ import msam
 from msam import MultimodalClosure
 from msam.contribution import all_coalitions, true_class_probability
 
+pytestmark = pytest.mark.exact
+
 NAMES = ("image", "audio", "text")
 cross_entropy = nn.functional.cross_entropy
 
@@ -149,8 +151,9 @@ def test_late_fusion_path_equals_the_general_path():
     inputs, target = batch()
     model = late_model()
     declared, general = (MultimodalClosure(forward, inputs, target, cross_entropy) for forward in (model, model.forward))
-    torch.testing.assert_close(declared.loss(), general.loss(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(table(declared), table(general), rtol=1e-6, atol=0)
+    # One product of the head for all coalitions, against one for each: float32 rounding, through a softmax.
+    torch.testing.assert_close(declared.loss(), general.loss(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(table(declared), table(general), rtol=1e-5, atol=0)
 
 
 class Counted:

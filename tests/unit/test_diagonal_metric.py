@@ -14,6 +14,8 @@ from msam.combine import Replace
 from msam.geometry import DiagonalMetric, Geometry, find_geometry
 from problems import Problem, all_same_bits
 
+pytestmark = pytest.mark.exact
+
 
 def identity(gradients, parameters, group) -> list[Tensor]:
     return [torch.ones_like(p) for p in parameters]

@@ -89,6 +89,7 @@ def test_sgd_with_matched_rates_learns_the_same_function_after_rescaling(parts, 
     assert unmatched["train_loss"] != pytest.approx(plain["train_loss"], rel=1e-3)
 
 
+@pytest.mark.exact
 def test_the_summed_loss_is_another_alpha_and_alpha_0_is_sam(parts, pretrained):
     split = parts.task.draw_split(parts.pool, 0)
 

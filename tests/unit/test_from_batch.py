@@ -13,6 +13,8 @@ from msam import MultimodalClosure
 from msam.contribution import ContributionRule, TrainingMean, all_coalitions
 from msam.optim.problem.from_batch import find_logits
 
+pytestmark = pytest.mark.exact
+
 IMAGE, PAD, CLASSES = 7, 0, 3
 MODALITIES = {"image": ["pixel_values"], "text": ["input_ids", "attention_mask"]}
 

@@ -7,6 +7,8 @@ from torch import nn
 from msam.contribution.coalitions import LateFusionModel
 from msam.fusion import EarlyFusion, LateFusion, Maxout, late_fusion_mlp, mlp_encoder
 
+pytestmark = pytest.mark.exact
+
 
 def test_late_fusion_concatenates_in_the_order_of_its_encoders():
     encoders = {"z": nn.Linear(2, 3), "a": nn.Linear(4, 1)}

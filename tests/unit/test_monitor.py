@@ -10,6 +10,8 @@ import msam
 from msam import ContributionMonitor, MultimodalClosure, contribution_shares, shapley_values
 from msam.contribution import all_coalitions, true_class_probability
 
+pytestmark = pytest.mark.exact
+
 INPUTS = {"a": torch.linspace(-1, 1, 24).reshape(6, 4), "b": torch.linspace(1, 3, 12).reshape(6, 2)}
 TARGET = torch.tensor([0, 1, 0, 1, 1, 0])
 

@@ -38,7 +38,7 @@ def steps(problem: Problem, optimizer, times: int = 1) -> None:
 
 
 class Slope:
-    """A linear loss of one weight, with a slope of choice at each step."""
+    """A loss of one weight, with a slope of choice at each step, and a bend, so that the second gradient is another one."""
 
     def __init__(self, **options) -> None:
         self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
@@ -49,7 +49,7 @@ class Slope:
 
             def closure(slope=slope) -> Tensor:
                 self.optimizer.zero_grad()
-                loss = slope * self.weight.sum()
+                loss = (slope * self.weight + self.weight.square()).sum()
                 loss.backward()
                 return loss
 
@@ -69,6 +69,7 @@ class CountReads(TorchDispatchMode):
 # -- alpha by schedule -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 def test_alpha_follows_its_schedule_step_by_step():
     problem = Slope(alpha=rising)
     problem.step(2.0, 2.0, 2.0)
@@ -77,6 +78,7 @@ def test_alpha_follows_its_schedule_step_by_step():
     assert problem.optimizer.summary()["mean_eps_norm"] == pytest.approx(0.1 * sum(expected) / 3, rel=1e-12)
 
 
+@pytest.mark.exact
 @builders
 def test_a_constant_schedule_is_the_number_bitwise(build):
     first, second = Problem(), Problem()
@@ -85,6 +87,7 @@ def test_a_constant_schedule_is_the_number_bitwise(build):
     assert all_same_bits(first.parameters, second.parameters)
 
 
+@pytest.mark.exact
 @builders
 def test_a_schedule_and_the_log_resume_bitwise(build):
     whole, half, resumed = Problem(), Problem(), Problem()
@@ -114,6 +117,7 @@ def test_a_wrong_value_is_named_with_its_step_and_leaves_the_weights(build, wron
     assert all_same_bits(problem.parameters, before)
 
 
+@pytest.mark.exact
 def test_two_calls_follow_the_schedule_too():
     one, two = Problem(), Problem()
     first, second = (msam.MongeSAM(sgd(p), rho=0.2, alpha=rising) for p in (one, two))
@@ -138,6 +142,7 @@ def test_a_schedule_has_no_shrinkage_without_a_step():
 # -- the log -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exact
 def test_the_log_keeps_the_last_steps_in_order_and_the_mean_of_all():
     problem = Slope()
     slopes = torch.linspace(0.5, 5.0, REMEMBERED + 70, dtype=torch.float64)
@@ -195,15 +200,14 @@ def test_the_log_takes_the_precision_of_the_norm_it_is_given():
     assert second.optimizer.shrinkage.dtype == torch.float64
 
 
-def test_the_log_costs_one_synchronisation_in_a_hundred_steps():
+def test_the_log_costs_no_synchronisation():
     problem = Slope()
     found = []
     for _ in range(205):
         with CountReads() as calls:
             problem.step(1.0)
         found.append(calls.count)
-    assert [step for step, count in enumerate(found, start=1) if count != found[1]] == [100, 200]
-    assert found[99] == found[199] == found[1] + 1
+    assert set(found) == {0}
 
 
 # -- the warning -------------------------------------------------------------------------------------------------------------
@@ -265,7 +269,7 @@ def test_it_warns_in_the_two_call_form():
         for _ in range(100):
             for call in (problem.optimizer.first_step, problem.optimizer.second_step):
                 problem.optimizer.zero_grad()
-                (0.1 * problem.weight.sum()).backward()
+                (0.1 * problem.weight + problem.weight.square()).sum().backward()
                 call()
     assert len(found) == 1
     assert found[0].filename == __file__

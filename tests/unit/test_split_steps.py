@@ -10,6 +10,8 @@ import msam
 from msam.contribution import ContributionRule, mask_inputs, true_class_probability
 from problems import Noted, all_same_bits
 
+pytestmark = pytest.mark.exact
+
 READINGS = [{"per": "batch"}, {"per": "sample"}, {"per": "sample", "dominance": "sample"}, {"per": "differentiable"}]
 readings = pytest.mark.parametrize("options", READINGS, ids=["batch", "sample", "own", "differentiable"])
 
@@ -57,21 +59,25 @@ def test_an_infinity_in_the_plain_part_shrinks_the_scale_and_moves_nothing(optio
     assert scaler.get_scale() == 512.0
 
 
-def test_a_norm_that_overflows_shrinks_the_scale_and_moves_nothing():
+def test_a_norm_that_overflows_single_precision_is_taken_in_double():
     parameter = torch.ones(4, requires_grad=True)
-    optimizer = msam.SAM(torch.optim.Adam([parameter], lr=0.1), rho=0.1)
+    optimizer = msam.SAM(torch.optim.SGD([parameter], lr=1e-23), rho=0.1)
     scaler = GradScaler("cpu", init_scale=8.0)
+    seen = []
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = 1e22 * parameter.sum()
+        seen.append(parameter.detach().clone())
+        loss = 1e22 * (parameter.sum() + parameter.square().sum())
         scaler.scale(loss).backward()
         return loss
 
     optimizer.step(closure, scaler=scaler)
     scaler.update()
-    assert parameter.tolist() == [1.0] * 4
-    assert scaler.get_scale() == 4.0
+    torch.testing.assert_close(seen[1] - seen[0], torch.full((4,), 0.05))  # rho g / ||g||, g = 3e22 (1, 1, 1, 1)
+    torch.testing.assert_close(parameter.detach(), torch.full((4,), 1 - 0.1 * (1 + 2 * 1.05)))
+    assert scaler.get_scale() == 8.0
+    assert optimizer.summary()["skipped"] == 0
 
 
 @readings

@@ -22,6 +22,7 @@ def outcome(result: RunResult) -> dict:
     return found
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_a_run_is_reproducible_bitwise(name: str):
     task = small_task()
@@ -34,6 +35,7 @@ def test_a_run_is_reproducible_bitwise(name: str):
     assert outcome(run_training(task, RECIPES[name], strength, seed=2)) != outcome(first)
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("name", ["sam", "monge_sam", "modality_aware_sam"])
 def test_seeds_pair_and_rho_zero_is_the_base(name: str, early: bool):
@@ -46,6 +48,7 @@ def test_seeds_pair_and_rho_zero_is_the_base(name: str, early: bool):
     assert zero.gradient_evaluations == base.gradient_evaluations
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("name", ["sam", "monge_sam", "modality_aware_sam"])
 def test_all_methods_share_dropout_masks_and_batch_order(name: str):
     """With a learning rate of 0 the loss at theta is the same batch by batch, whatever the method."""
@@ -162,6 +165,7 @@ def test_a_real_run_selects_by_its_own_curves():
         assert result.validation == {"metric": metrics[best], "loss": losses[best]}
 
 
+@pytest.mark.exact
 def test_a_run_ends_with_what_a_hand_made_loop_finds():
     task = small_task(epochs=2)
     result = run_training(task, BASE, None, seed=4)
@@ -185,25 +189,29 @@ def test_a_run_ends_with_what_a_hand_made_loop_finds():
         correct = model(splits.validation.inputs).argmax(1) == splits.validation.target
         curves["validation_metric"].append(float(correct.double().mean()))
         weights.append({name: value.clone() for name, value in model.state_dict().items()})
-    assert {name: result.curves[name] for name in curves} == curves
+    # The run averages losses per sample, this loop takes cross-entropy's own mean: float32 rounding, through six steps.
+    for name, curve in curves.items():
+        assert result.curves[name] == pytest.approx(curve, rel=1e-5)
     model.load_state_dict(weights[result.selected_epoch - 1])
     model.eval()
     test = splits.test
     for name, other in (("a", "b"), ("b", "a")):
         only = mask_inputs(test.inputs, frozenset({name}))
         expected = float((model(only).argmax(1) == test.target).double().mean())
-        assert result.test["alone"][name] == result.test["without"][other] == expected
+        # Shares of 20 rows.
+        assert result.test["alone"][name] == result.test["without"][other] == pytest.approx(expected, rel=1e-12)
         probe = linear_probe_accuracy(
             model.encoders[name](splits.train.inputs[name]).detach(),
             splits.train.target,
             model.encoders[name](test.inputs[name]).detach(),
             test.target,
         )
-        assert result.probes[name] == probe
+        assert result.probes[name] == pytest.approx(probe, rel=1e-12)
     assert (result.test["rows"], result.test["pool"]) == (20, 80)
     assert sum(result.test["contributions"].values()) == pytest.approx(1.0)
 
 
+@pytest.mark.exact
 def test_training_alone_never_sees_the_other_modality():
     task = small_task(epochs=2)
     splits = split_arrays(small_arrays(), 1)
@@ -252,6 +260,7 @@ def test_early_fusion_has_no_probes():
     assert run_training(small_task(early=True, epochs=1), BASE, None, seed=0).probes == {}
 
 
+@pytest.mark.exact
 def test_evaluate_takes_the_coalitions_asked_for_and_leaves_the_mode():
     task = small_task()
     splits = task.load(0)
@@ -263,5 +272,5 @@ def test_evaluate_takes_the_coalitions_asked_for_and_leaves_the_mode():
     assert model.training
     output = model(mask_inputs(splits.test.inputs, frozenset({"b"})))
     assert found.losses[chosen[0]] == pytest.approx(
-        float(nn.functional.cross_entropy(output, splits.test.target).detach()), rel=1e-6
+        float(nn.functional.cross_entropy(output, splits.test.target).detach()), rel=1e-5
     )

@@ -10,7 +10,7 @@ from typing_extensions import override
 from msam.combine.base import Combination
 from msam.errors import InvalidValueError
 from msam.geometry.memory import Memory
-from msam.geometry.vectors import global_dot, global_norm, inverse_norm
+from msam.geometry.vectors import global_cosine, global_norm, inverse_norm
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class LookReuse(Combination):
         share: Tensor | None,
     ) -> None:
         flatter = memory.buffers("flatter", parameters)
-        square = global_norm(first).square()
-        along = torch.where(square > 0, global_dot(first, second) / square, 0.0)
+        cosine, length, other = global_cosine(first, second)
+        along = torch.where(length > 0, cosine * (other / length), 0.0)
         torch._foreach_mul_(list(first), -along)
         torch._foreach_add_(list(first), list(second))
         torch._foreach_copy_(flatter, list(first))

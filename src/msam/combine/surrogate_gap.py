@@ -10,7 +10,7 @@ from typing_extensions import override
 from msam.combine.base import Combination
 from msam.errors import InvalidValueError
 from msam.geometry.memory import Memory
-from msam.geometry.vectors import global_dot, global_norm
+from msam.geometry.vectors import global_cosine
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SurrogateGap(Combination):
         memory: Memory,
         share: Tensor | None,
     ) -> None:
-        square = global_norm(second).square()
-        along = torch.where(square > 0, global_dot(first, second) / square, 0.0)
+        cosine, other, length = global_cosine(first, second)
+        along = torch.where(length > 0, cosine * (other / length), 0.0)
         torch._foreach_mul_(list(second), 1 + self.alpha * along)
         torch._foreach_add_(list(second), list(first), alpha=-self.alpha)

@@ -165,11 +165,11 @@ def normalise_shares(contributions: Tensor, negative: NegativeRule = "zero") -> 
             f"{kind_of(contributions)}, {contributions.dtype}; use .float()"
         )
     counted = contributions.clamp_min(0) if negative == "zero" else contributions.abs()
-    total = counted.sum(-1, keepdim=True)
+    size = contributions.abs().sum(-1, keepdim=True)
+    # The difference is 0 where the sum is finite and NaN elsewhere: what is not finite must not become a number like others.
+    total = counted.sum(-1, keepdim=True) + (size - size)
     # The inner choice keeps the division's gradient finite where nothing counts.
-    shares = torch.where(total > 0, counted / torch.where(total > 0, total, 1.0), 1 / contributions.shape[-1])
-    # 0 where all is finite, else NaN: minus infinity counts 0, and a sum can overflow, but neither may look like a share.
-    return shares + (contributions.sum(-1, keepdim=True) + total) * 0
+    return torch.where(total == 0, 1 / contributions.shape[-1], counted / torch.where(total == 0, 1.0, total))
 
 
 def contribution_shares(contributions: Mapping[str, float]) -> dict[str, float]:

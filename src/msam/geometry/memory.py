@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Memory:
-    """Named buffers per parameter: float64 for float64 parameters, float32 for all others.
+    """Named buffers per parameter: float64 for float64 parameters, float32 for all others; complex ones as pairs of reals.
 
     Geometries and combinations that remember something keep it here, and have no state of their own.
     """
@@ -54,7 +54,8 @@ class Memory:
         held = self._buffers.setdefault(name, {})
         for parameter in parameters:
             if parameter not in held:
-                held[parameter] = torch.zeros_like(parameter, dtype=_at_least_single(parameter.dtype))
+                like = torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
+                held[parameter] = torch.zeros_like(like, dtype=_at_least_single(like.dtype))
         return [held[parameter] for parameter in parameters]
 
     def forget(self, name: str) -> None:

@@ -3,12 +3,22 @@
 from collections import defaultdict
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from msam.errors import InvalidValueError
+from msam.checks import as_number
+from msam.optim.engine.refusals import check_base
+
+HOOKS = (
+    "_optimizer_step_pre_hooks",
+    "_optimizer_step_post_hooks",
+    "_optimizer_state_dict_pre_hooks",
+    "_optimizer_state_dict_post_hooks",
+    "_optimizer_load_state_dict_pre_hooks",
+    "_optimizer_load_state_dict_post_hooks",
+)
+"""Where torch keeps hooks; its copies and pickles of an optimizer come without them, and so do ours."""
 
 
 class LinkedOptimizer(Optimizer):
@@ -19,15 +29,18 @@ class LinkedOptimizer(Optimizer):
         rho: Radius of groups that bring none of their own.
 
     Raises:
-        InvalidValueError: If the base is no optimizer instance, is wrapped already, or steps with a closure of its own.
+        InvalidTypeError: If the base is no optimizer instance.
+        InvalidValueError: If it is wrapped already, or steps with a closure of its own.
     """
 
     def __init__(self, base: Optimizer, rho: float) -> None:
-        _check_base(base)
-        check_rho(rho)
+        check_base(base)
+        rho = check_rho(rho)
         self._linked = False
         self.base = base
-        super().__init__(base.param_groups, {**base.defaults, "rho": rho})
+        self.rho_key = "rho" if "rho" not in base.defaults else "sam_rho"
+        """The key of each group's radius: ``"rho"``, but ``"sam_rho"`` over a base that has a ``rho`` of its own (Adadelta)."""
+        super().__init__(base.param_groups, {**base.defaults, self.rho_key: rho})
         self._complete_groups()
         self._linked = True
         base._sharpness_aware = True  # type: ignore[attr-defined]
@@ -56,53 +69,52 @@ class LinkedOptimizer(Optimizer):
 
     def _complete_groups(self) -> None:
         """Give a radius to groups that have none: at first, and after the base got groups or a state behind our back."""
+        key = self.rho_key
+        default = self.defaults[key]
         for group in self.base.param_groups:
-            check_rho(group.setdefault("rho", self.defaults["rho"]))
+            rho = group.setdefault(key, default)
+            if type(rho) is not float or not 0 <= rho < float("inf"):
+                group[key] = check_rho(rho)
 
     @override
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        if self._linked:
-            check_rho(param_group.setdefault("rho", self.defaults["rho"]))
-            self.base.add_param_group(param_group)
+        if not self._linked:
+            return
+        if isinstance(param_group, dict):
+            param_group[self.rho_key] = check_rho(param_group.get(self.rho_key, self.defaults[self.rho_key]))
+        self.base.add_param_group(param_group)
+
+    def train(self) -> None:
+        """Put the base optimizer into training mode, where it has one, as schedule-free optimizers do; else do nothing."""
+        self._set_mode("train")
+
+    def eval(self) -> None:
+        """Put the base optimizer into evaluation mode, where it has one, as schedule-free optimizers do; else do nothing."""
+        self._set_mode("eval")
+
+    def _set_mode(self, mode: str) -> None:
+        change = getattr(self.base, mode, None)
+        if callable(change):
+            change()
 
     @override
     def __getstate__(self) -> dict[str, Any]:
         # A scheduler puts a wrapped `step` on the instance, bound to this very object.
-        return {key: value for key, value in self.__dict__.items() if key != "step"}
+        left_out = {"step", "_opt_called", *HOOKS}
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     @override
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        super().__setstate__(state)
 
 
-def check_rho(rho: float) -> None:
-    """Refuse a radius that is negative or not finite.
+def check_rho(rho: Any) -> float:
+    """Return a radius as a Python float, or refuse one that is negative or not finite.
 
     Args:
         rho: The radius.
 
-    Raises:
-        InvalidValueError: If it is out of range.
+    Returns:
+        The radius.
     """
-    if not 0 <= rho < float("inf"):
-        raise InvalidValueError(f"rho must be finite and >= 0, found {rho}; use rho=0 to switch the perturbation off")
-
-
-def _check_base(base: Optimizer) -> None:
-    if isinstance(base, LinkedOptimizer):
-        raise InvalidValueError(
-            f"the base must be a plain optimizer, found {type(base).__name__}: two perturbations do not nest; "
-            "wrap its own base instead"
-        )
-    if getattr(base, "_sharpness_aware", False):
-        raise InvalidValueError(
-            "the base must not be wrapped already, found one whose groups hold another wrapper's radii; build a new base, "
-            "or set group['rho'] in optimizer.param_groups"
-        )
-    if isinstance(base, torch.optim.LBFGS):
-        raise InvalidValueError("the base must step without a closure of its own, found LBFGS; use a first-order optimizer")
-    if not isinstance(base, Optimizer):
-        raise InvalidValueError(
-            f"the base must be an instance of torch.optim.Optimizer, found {base!r}; "
-            "build it first: base = torch.optim.SGD(model.parameters(), lr=0.05)"
-        )
+    return as_number("rho", rho, 0, bounds="[)", remedy="use rho=0 to switch the perturbation off")

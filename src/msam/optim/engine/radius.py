@@ -8,7 +8,7 @@ from msam.errors import InvalidValueError
 RhoRule = Literal["constant", "lr"] | Callable[[int], float]
 
 
-def scheduled_radii(rule: RhoRule, groups: Sequence[dict[str, Any]], step: int) -> list[float]:
+def scheduled_radii(rule: RhoRule, groups: Sequence[dict[str, Any]], step: int, key: str = "rho") -> list[float]:
     """Return the radius of each group at a step.
 
     Args:
@@ -17,6 +17,7 @@ def scheduled_radii(rule: RhoRule, groups: Sequence[dict[str, Any]], step: int) 
         groups: Parameter groups. With ``"lr"`` each remembers its nominal rate under ``rho_lr``, which its state dict keeps:
             ``max_lr`` or ``initial_lr``, which schedulers put there, warm-up or not; without a scheduler, the first rate.
         step: Number of steps taken before.
+        key: Of each group's radius.
 
     Returns:
         One radius per group.
@@ -25,17 +26,17 @@ def scheduled_radii(rule: RhoRule, groups: Sequence[dict[str, Any]], step: int) 
         InvalidValueError: If a function's factor is negative or not finite.
     """
     if rule == "constant":
-        return [group["rho"] for group in groups]
+        return [group[key] for group in groups]
     if rule == "lr":
-        return [group["rho"] * _relative_rate(group) for group in groups]
+        return [group[key] * _relative_rate(group) for group in groups]
     factor = float(rule(step))
     if not 0 <= factor < float("inf"):
         raise InvalidValueError(f"rho_schedule must give finite factors >= 0, found {factor} at step {step}")
-    return [group["rho"] * factor for group in groups]
+    return [group[key] * factor for group in groups]
 
 
 def _relative_rate(group: dict[str, Any]) -> float:
     rate = float(group["lr"])
     nominal = float(group.get("max_lr", group.get("initial_lr", rate)))
-    reference: float = group.setdefault("rho_lr", nominal)
+    reference = float(group.setdefault("rho_lr", nominal))
     return rate / reference if reference else 0.0

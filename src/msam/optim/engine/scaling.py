@@ -1,11 +1,13 @@
 """Loss scaling: what a ``torch.amp.GradScaler`` needs from an optimizer that runs two passes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
+
+FindGradients = Callable[[], list[Tensor]]
 
 
 class Scaling:
@@ -34,23 +36,25 @@ class Scaling:
         """
         return self.scaler.scale(torch.ones((), device=like.device)) if self.scaler is not None else 1.0
 
-    def remove_(self, gradients: Sequence[Tensor]) -> None:
+    def remove_(self, find_gradients: FindGradients) -> None:
         """Divide gradients by the scale.
 
         Args:
-            gradients: Changed in place.
+            find_gradients: Which; changed in place. Not asked where there is no scale.
         """
         if self.scaler is not None:
-            torch._foreach_mul_(list(gradients), 1 / self.factor(gradients[0]))
+            gradients = find_gradients()
+            torch._foreach_mul_(gradients, 1 / self.factor(gradients[0]))
 
-    def apply_(self, gradients: Sequence[Tensor]) -> None:
+    def apply_(self, find_gradients: FindGradients) -> None:
         """Multiply gradients by the scale.
 
         Args:
-            gradients: Changed in place.
+            find_gradients: Which; changed in place. Not asked where there is no scale.
         """
         if self.scaler is not None:
-            torch._foreach_mul_(list(gradients), self.factor(gradients[0]))
+            gradients = find_gradients()
+            torch._foreach_mul_(gradients, self.factor(gradients[0]))
 
     def unscale_(self, first_norm: Tensor | None = None) -> None:
         """Let the scaler unscale the base optimizer's gradients and record infinities.

@@ -1,25 +1,31 @@
-"""The engine: two passes, the way up and back, and the decision to step or to skip."""
+"""The optimizer: what a user of any sharpness-aware method holds in their hands."""
 
-from typing import Any, cast
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from msam.combine import Combination, LinearCombination
-from msam.errors import InvalidStateError, InvalidValueError
-from msam.geometry import Geometry
-from msam.geometry.vectors import global_norm
-from msam.optim.engine.ascent import Ascent
+from msam.checks import check_type, kind_of
+from msam.combine import Combination
+from msam.errors import InvalidStateError, InvalidTypeError
+from msam.geometry import Geometry, find_geometry
+from msam.optim.engine.checkpoint import Kind, check_state, pack_state, unpack_state
+from msam.optim.engine.core import Engine
+from msam.optim.engine.linked import LinkedOptimizer, check_rho
+from msam.optim.engine.options import EngineOptions, make_options
+from msam.optim.engine.refusals import check_parameters, refuse_sparse
 from msam.optim.engine.scaling import Scaling
-from msam.optim.engine.snapshot import BufferSnapshot, RandomState
+from msam.optim.engine.split import step_in_parts
+from msam.optim.engine.steps import step_base, step_once, step_twice
 from msam.optim.engine.two_call import TwoCallForm
-from msam.optim.problem.batch import PATTERN, Batch, Closures
+from msam.optim.problem.batch import Batch, Closures
 
 
-class SharpnessAware(TwoCallForm):
+class SharpnessAware(LinkedOptimizer):
     r"""Sharpness-aware minimization over any base optimizer: a geometry, a combination and a schedule on one engine.
 
     One step is: a pass at theta; theta += eps, with eps from the geometry; a pass at theta + eps; theta restored, bitwise,
@@ -27,17 +33,25 @@ class SharpnessAware(TwoCallForm):
     unless you bring parts of your own.
 
     It shares the base optimizer's ``param_groups`` and ``state``, so that schedulers work on either; ``rho`` is one more
-    key of each group, and may differ between groups (one global norm over all of them).
+    key of each group (``sam_rho`` over a base with a ``rho`` of its own, such as Adadelta), and may differ between groups (one
+    global norm over all of them).
 
     - rho = 0 in all groups: one pass and the base step, bitwise the base optimizer; nothing is checked.
-    - Non-finite gradients in either pass: the step is skipped and counted, or raises, by choice; the weights stay.
+    - Non-finite gradients in either pass: the step is skipped and counted, or raises, by choice; the weights stay. If the
+      first 5 steps are skipped, or 50 in a row, there is a warning.
     - If the closure raises, in either pass, the weights are restored before the error leaves.
-    - The random number generators are rewound before the second pass, so that dropout draws the same masks.
-    - BatchNorm: with `model`, its buffers are those of the first pass after a step; without it, both passes update them.
-    - Accumulation: ``step([closure_1, closure_2])`` runs micro-batches, which do not zero gradients and whose losses add up
-      to the batch's; both passes see all of them.
+    - The random number generators are rewound before the second pass, so that dropout draws the same masks: torch's, and
+      Python's and NumPy's global ones if the first pass of the first (or every hundredth) step draws from them.
+    - BatchNorm: with `model`, its buffers are those of the first pass after a step, and so are its parameters that this
+      optimizer does not train, where ``forward`` writes into them (large ones not through ``.data``, which leaves no trace);
+      without it, both passes update them.
+    - ``.grad`` of parameters that this optimizer does not train is that of the first pass: those of `model`, else those that
+      the returned loss was computed from.
+    - Accumulation: ``step([closure_1, closure_2])`` runs micro-batches, in both passes. Plain closures do not zero gradients,
+      and their losses add up to the batch's; `MultimodalClosure` s are weighed by their sizes.
     - AMP: ``step(closure, scaler=scaler)`` with a closure that runs ``scaler.scale(loss).backward()``, then
       ``scaler.update()``. eps does not depend on the loss scale, and the scaler sees infinities of either pass.
+    - Groups with ``maximize=True`` minimise -L, which eps raises there.
     - Clipping of the update's gradient: ``optimizer.base.register_step_pre_hook``. The perturbation sees it unclipped.
     - No closures: `first_step` and `second_step`.
 
@@ -50,15 +64,18 @@ class SharpnessAware(TwoCallForm):
         **options: What all methods have in common; see `EngineOptions`.
 
     Raises:
-        InvalidValueError: If an argument is out of its range; if `base` is no optimizer instance; if geometry and combination
-            make no sense together.
+        InvalidTypeError: If an argument is of the wrong type; if `base` is no optimizer instance.
+        InvalidValueError: If an argument is out of its range; if geometry and combination make no sense together; if
+            parameters share memory, or cannot be perturbed in place.
 
     Cost: two forward-backward passes a step with an ascent, one without. One copy of the parameters, and one more each for
     an elementwise metric and for a combination that keeps the first gradient. One host synchronisation, the decision to
     step or to skip, after the second pass; without `model`, or with a geometry that remembers gradients, one more before
-    it, because a pass at weights that are not finite would ruin BatchNorm statistics that the engine cannot restore. For a
-    geometry with a shrinkage, one more after every hundredth perturbed step, until its warning was given.
+    it, because a pass at weights that are not finite would ruin BatchNorm statistics that the engine cannot restore.
     """
+
+    method = "sharpness_aware"
+    """The name of the method in the registry."""
 
     def __init__(
         self,
@@ -70,183 +87,271 @@ class SharpnessAware(TwoCallForm):
         model: nn.Module | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(base, rho, geometry, combination, model, options)
+        self.geometry = find_geometry(geometry)
+        check_type("combination", combination, Combination, "a msam.combine.Combination", remedy="such as Replace(), SAM's")
+        self.combination = combination
+        if model is not None:
+            check_type("model", model, nn.Module, "a torch.nn.Module or None", remedy="pass model=model")
+        self.model = model
+        self.options: EngineOptions = make_options(options)
+        super().__init__(base, rho)
+        try:
+            check_parameters(base.param_groups, model)
+            self._engine = Engine(self, self.geometry, combination, self.options, model)
+        except BaseException:
+            # What was not wrapped can be wrapped again.
+            base._sharpness_aware = False  # type: ignore[attr-defined]
+            raise
+        self._engine.look()
+        self._two_call = TwoCallForm(self._engine, type(self).__name__)
+
+    # -- steps -----------------------------------------------------------------------------------------------------------
+
+    @overload  # type: ignore[override]
+    def step(self, closure: None = None, *, scaler: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Closures, *, scaler: GradScaler | None = None) -> Tensor | float: ...
 
     @override
-    def step(self, closure: Closures | None = None, *, scaler: GradScaler | None = None) -> Tensor | float:  # type: ignore[override]
+    def step(self, closure: Closures | None = None, *, scaler: GradScaler | None = None) -> Tensor | float | None:
         """Take one step.
 
         Args:
             closure: Zeroes gradients, runs forward and backward, and returns the loss, as ``torch.optim`` has it. Or a
                 `MultimodalClosure`, or a sequence of micro-batch closures of either kind, for which the engine zeroes.
+                None only after `first_step`, where it stands for `second_step`; and where every learning rate and every
+                gradient is zero, which is how ``torch.distributed.checkpoint`` has an optimizer make its state.
             scaler: With loss scaling, the scaler by which the closure scales its loss (a `MultimodalClosure` leaves that to
                 the engine). Call ``scaler.update()`` afterwards.
 
         Returns:
-            The loss at theta, as the closure returned it (one-pass methods: at theta + eps); the sum over a sequence.
+            The loss at theta, as the closure returned it (one-pass methods: at theta + eps); over a sequence the sum, or
+            the mean weighed by size where they are `MultimodalClosure` s. None without a closure.
             Mutated: parameters, their ``.grad`` (holds the update's gradient afterwards), the base optimizer's state.
 
         Raises:
+            InvalidTypeError: If the closure or the scaler is none.
             InvalidValueError: If there is no closure, or the method needs a `MultimodalClosure` and got another.
             InvalidStateError: If the closure left no gradient; if gradients were accumulated outside; after ``first_step``
-                without ``second_step``; with ``on_nonfinite="raise"``, if a gradient is not finite.
+                without ``second_step``; inside ``torch.nn.utils.parametrize.cached()``; with ``on_nonfinite="raise"``, if a
+                gradient is not finite.
         """
-        self._refuse_pending("step()")
+        self._complete_groups()
+        engine = self._engine
+        if closure is None:
+            if self._two_call.is_pending:
+                self._two_call.conclude(engine.radii())
+                engine.account.warn()
+                return None
+            if self._makes_state():
+                self.base.step()
+                return None
+        self._two_call.refuse_pending("step()")
+        if scaler is not None and not (hasattr(scaler, "is_enabled") and hasattr(scaler, "scale")):
+            raise InvalidTypeError(
+                f"scaler must be a torch.amp.GradScaler or None, found {kind_of(scaler)}; pass scaler=scaler"
+            )
         scaling = Scaling(scaler, self.base)
         batch = Batch(closure, scaling.factor if scaling.scaler is not None else None)
-        self._check_batch(batch)
-        self._complete_groups()
+        engine.hooks.check(batch)
         batch.forget()
         try:
-            loss = self._dispatch(batch, self._radii(), scaling)
+            loss = self._dispatch(batch, engine.radii(), scaling)
+        except NotImplementedError:
+            refuse_sparse(engine.weights.gradients())
+            raise
         finally:
             # The weights have changed, or are about to.
             batch.forget()
-        self._shrinkage.warn()
+        engine.warn(batch, scaled=scaling.scaler is not None)
         return loss
 
     def _dispatch(self, batch: Batch, radii: list[float], scaling: Scaling) -> Tensor | float:
         """Take the step that radii and geometry ask for."""
+        engine = self._engine
         if not any(radii):
-            return self._step_base(batch, scaling)
-        if not self.geometry.needs_gradient:
-            return self._step_once(batch, radii, scaling)
-        return self._step_twice(batch, radii, scaling)
-
-    def _step_base(self, batch: Batch, scaling: Scaling) -> Tensor | float:
-        """Take the base optimizer's own step."""
-        loss = self._first_pass(batch)
-        scaling.step(finite=True)
-        self._end_step(finite=True)
-        return loss
-
-    def _step_once(self, batch: Batch, radii: list[float], scaling: Scaling) -> Tensor | float:
-        """Take a step of a geometry that perturbs before its only pass."""
-        ascent = self._make_ascent(self._perturbed_groups(radii, lambda parameter: parameter.requires_grad))
-        climbs = self._memory.holds(self.geometry.remembers) and self._ascends()
-        try:
-            if climbs:
-                with torch.no_grad():
-                    ascent.recall_(self._memory)
-            loss = self._first_pass(batch)
-        finally:
-            ascent.restore_()
-        with torch.no_grad():
-            scaling.unscale_()
-            finite = self._is_finite()
-            if finite:
-                self.geometry.remember(self._gradients(), self._with_gradient(), self._memory)
-                self._note(ascent if climbs else None)
-            scaling.step(finite=finite)
-            self._end_step(finite=finite)
-        return loss
-
-    def _step_twice(self, batch: Batch, radii: list[float], scaling: Scaling) -> Tensor | float:
-        """Take a step with a pass at theta and, where the schedule says so, one at theta + eps."""
-        random_state = RandomState()
-        loss = self._first_pass(batch)
-        with torch.no_grad():
-            scaling.remove_(self._gradients())
-            if not self._ascends():
-                self._descend_plainly(scaling)
-                return loss
-            if self.combination.needs_share:
-                self._share = self._evaluate_share(batch)
-            second = self._prepare_second(batch)
-            buffers = BufferSnapshot(self.model)
-            if self.options.same_noise:
-                random_state.restore_()
-            try:
-                finite = self._second_pass(second, radii, scaling)
-            finally:
-                buffers.restore_()
-            scaling.step(finite=finite)
-            self._end_step(finite=finite)
-        return loss
-
-    def _descend_plainly(self, scaling: Scaling) -> None:
-        """End a step that has no second pass."""
-        scaling.apply_(self._gradients())
-        scaling.unscale_()
-        finite = self._is_finite()
-        if finite:
-            self.combination.reuse_(self._gradients(), self._with_gradient(), self._memory)
-        scaling.step(finite=finite)
-        self._end_step(finite=finite)
-
-    def _first_pass(self, batch: Batch) -> Tensor | float:
-        """Run the pass at theta; afterwards every parameter that took part has its gradient in ``.grad``."""
-        with self._witness.watch(self._with_gradient(), zeroes_itself=batch.zeroes_itself) as kept:
-            self._clear(kept)
-            return self._run(batch)
-
-    def _run(self, batch: Batch, weight: Tensor | float = 1.0) -> Tensor | float:
-        loss = batch.run(weight)
-        self._counts["passes"] += 1
-        self._check_populated()
-        return loss
-
-    def _check_populated(self) -> None:
-        if all(self._witness.is_untouched(parameter) for parameter in self._with_gradient()):
+            return step_base(engine, batch, scaling)
+        if getattr(parametrize, "_cache_enabled", 0):
             raise InvalidStateError(
-                "the closure must run backward(), found no gradient on any parameter of the optimizer; "
-                f"the pattern is\n{PATTERN}"
+                "a step must run outside torch.nn.utils.parametrize.cached(), found it inside: both passes would compute with "
+                "the cached weights, which no perturbation reaches; use `with parametrize.cached():` inside the closure"
             )
-
-    def _second_pass(self, batch: Batch, radii: list[float], scaling: Scaling) -> bool:
-        """Run the pass at theta + eps and leave the combined gradient in ``.grad``; tell whether all was finite."""
-        norm = global_norm(self._gradients()) if self.model is None or self.geometry.remembers else None
-        if norm is not None and not bool(torch.isfinite(norm)):
-            scaling.unscale_(norm)
-            return False
-        accumulates = batch.is_multimodal and self._accumulates
-        first = self._clone_gradients() if self.combination.keeps_first and not accumulates else {}
-        ascent = self._make_ascent(self._perturbed_groups(radii), norm if self._selects is None else None)
-        weight: Tensor | float = 1.0
+        if not engine.geometry.needs_gradient:
+            return step_once(engine, batch, radii, scaling)
+        engine.hooks.begin()
+        finite = False
+        skipped = engine.account.counts["skipped"]
         try:
-            ascent.climb_(self._memory)
-            if accumulates:
-                weight = self._weigh_first_(ascent, scaling)
-            else:
-                self._clear()
-            self._run(batch, weight)
+            take = step_in_parts if engine.hooks.splits else step_twice
+            loss = take(engine, batch, radii, scaling)
+            finite = engine.account.counts["skipped"] == skipped
         finally:
-            batch.forget()
-            ascent.restore_()
-        scaling.unscale_(self._first_norm(ascent, first))
-        return self._conclude(ascent, first)
+            engine.hooks.end(finite=finite)
+        return loss
+
+    def _makes_state(self) -> bool:
+        """Tell whether a step without a closure can only be meant to make the base optimizer's state."""
+        gradients = self._engine.weights.gradients()
+        rates = [float(group["lr"]) for group in self.param_groups if "lr" in group]
+        return bool(gradients) and not any(rates) and not any(bool(gradient.count_nonzero()) for gradient in gradients)
+
+    def first_step(self, zero_grad: bool = False) -> None:
+        """Perturb the weights, from gradients that the caller computed at theta. For loops that cannot use closures.
+
+        Then compute gradients again, at theta + eps, and call `second_step`. Buffers and random numbers are the caller's
+        here. On a step without an ascent the weights stay, and the second gradient is the first one again.
+
+        Args:
+            zero_grad: Has no effect: the ascent uses up the gradients' buffers, which are dropped in any case.
+
+        Raises:
+            InvalidStateError: If it is called twice in a row; without gradients; for methods that take one pass or need
+                contributions of modalities.
+        """
+        del zero_grad
+        self._complete_groups()
+        try:
+            self._two_call.start(self._engine.radii())
+        except NotImplementedError:
+            refuse_sparse(self._engine.weights.gradients())
+            raise
+
+    def second_step(self, zero_grad: bool = False) -> None:
+        """Restore the weights and step the base optimizer on the combination of both gradients.
+
+        It goes through `step`, so that step hooks run, and schedulers see that a step was taken.
+
+        Args:
+            zero_grad: Whether to drop the gradients afterwards.
+
+        Raises:
+            InvalidStateError: If `first_step` was not called before, or there are no gradients.
+        """
+        self._two_call.check_gradients()
+        self.step()
+        if zero_grad:
+            self._engine.weights.clear()
+
+    # -- groups and state ------------------------------------------------------------------------------------------------
+
+    @override
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, to the base optimizer too.
+
+        Args:
+            param_group: With the key ``"params"``; options that it does not bring get their defaults.
+        """
+        super().add_param_group(param_group)
+        if self._linked:
+            try:
+                check_parameters(self.param_groups, self.model)
+            except BaseException:
+                self.param_groups.pop()
+                raise
+            self._engine.look()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base optimizer's state dict with one more key, ``"sharpness_aware"``, for what the engine holds.
+
+        The same content stands once more under names of ours in ``"state"`` and ``"param_groups"``, for tools that keep
+        nothing else, such as ``torch.distributed.checkpoint``. The base optimizer's own ``state`` never has it.
+
+        Returns:
+            Tensors and builtins only.
+        """
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        remembers = (*self.geometry.remembers, *self.combination.remembers)
+        state = pack_state(self.base.state_dict(), self._own_state(), remembers, self._kinds() if remembers else [])
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, state)
+            state = state if changed is None else changed
+        return state
+
+    def _own_state(self) -> dict[str, Any]:
+        engine = self._engine
+        memory = engine.memory.state_dict(engine.weights)
+        return {"method": self.method, **engine.account.state_dict(), "memory": memory, **engine.hooks.state_dict()}
+
+    def _kinds(self) -> list[Kind]:
+        """What is remembered of each parameter."""
+        found = []
+        for parameter in self._engine.weights:
+            real = torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
+            dtype = torch.promote_types(real.dtype, torch.float32)
+            found.append(Kind(tuple(real.shape), dtype, real.device, parameter.requires_grad))
+        return found
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned; training goes on bitwise as if it had not stopped.
+
+        Args:
+            state_dict: Of an optimizer of the same method. It is not modified.
+
+        Raises:
+            InvalidValueError: If it comes from another method, or from the base optimizer alone, or something in it does not
+                fit. Nothing is loaded then.
+        """
+        state_dict = dict(state_dict) if isinstance(state_dict, dict) else state_dict
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        base, own = unpack_state(state_dict)
+        check_state(own, self.method, self._kinds())
+        assert own is not None
+        self._engine.hooks.check_state(own)
+        for group in base["param_groups"]:
+            group[self.rho_key] = check_rho(group.get(self.rho_key, self.defaults[self.rho_key]))
+        self.base.load_state_dict(base)
+        _separate(self.base.state, base["state"])
+        self._engine.account.load_state_dict(own)
+        self._engine.memory.load_state_dict(own["memory"], self._engine.weights)
+        self._engine.hooks.load_state_dict(own)
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
+
+    # -- account ---------------------------------------------------------------------------------------------------------
 
     @property
-    def _accumulates(self) -> bool:
-        """Whether the first gradient can stay in its buffer while the second accumulates on it."""
-        linear = isinstance(self.combination, LinearCombination) and self.combination.keeps_first
-        return linear and self.geometry.is_parallel
+    def shares(self) -> Tensor | None:
+        """The modalities' shares of the loss at the last step, shape ``(M,)``, where the method takes contributions."""
+        return self._engine.hooks.shares
 
-    def _weigh_first_(self, ascent: Ascent, scaling: Scaling) -> Tensor | float:
-        """Turn eps back into the first gradient times its weight, in place; return the weight of the second."""
-        first, second = cast(LinearCombination, self.combination).weights(self._share)
-        first = first * scaling.factor(self._gradients()[0])
-        ascent.rescale_(first)
-        perturbed = {id(parameter) for parameter in ascent.parameters}
-        rest = [cast(Tensor, p.grad) for p in self._with_gradient() if id(p) not in perturbed]
-        if rest:
-            torch._foreach_mul_(rest, first)
-        return second
+    @property
+    def passes(self) -> int:
+        """Forward-backward passes run so far; each micro-batch's counts."""
+        return self._engine.account.counts["passes"]
 
-    def _evaluate_share(self, batch: Batch) -> Tensor:
-        raise NotImplementedError
+    @property
+    def shrinkage(self) -> Tensor:
+        """The shrinkage ``1 / sqrt(1 + alpha^2 m^2)`` of the last 512 perturbed steps, on the CPU, oldest first.
 
-    def _check_batch(self, batch: Batch) -> None:
-        if self.combination.needs_share:
-            self._refuse_plain(batch)
+        Empty for geometries without one.
+        """
+        return self._engine.account.shrinkage.values()
 
-    def _prepare_second(self, batch: Batch) -> Batch:
-        """What the second pass shall solve."""
-        return batch
+    def summary(self) -> dict[str, Any]:
+        """Tell what the method did so far: the proof that it is active.
 
-    def _refuse_plain(self, batch: Batch) -> None:
-        if not batch.is_multimodal:
-            raise InvalidValueError(
-                f"{type(self).__name__} needs to evaluate coalitions of modalities, found a plain closure; pass "
-                "step(msam.MultimodalClosure(forward, inputs, target, loss_fn)), with inputs as {modality: tensor}"
-            )
+        Returns:
+            ``method``; ``steps``, ``passes`` (forward-backward, each micro-batch's), ``skipped`` steps; steps that were taken
+            and ``perturbed``, and those that were ``unperturbed`` although there was an ascent, because eps was zero or both
+            gradients were the same; ``mean_eps_norm``, the mean Euclidean length of the perturbation over the former (NaN
+            before the first); ``true_eps_norm``, how far the weights did go, measured at the first perturbed step and at every
+            hundredth, beside ``intended_eps_norm``, how far they should have gone then; ``rho`` per group. For geometries with
+            a shrinkage, also its ``mean_shrinkage`` over all perturbed steps, and its ``median_shrinkage`` over the last 512.
+        """
+        rho = [group[self.rho_key] for group in self.param_groups]
+        return {"method": self.method, **self._engine.account.summary(self.geometry), "rho": rho}
+
+
+def _separate(state: Any, given: Any) -> None:
+    """Copy tensors that a state has in common with what it was loaded from."""
+    known = {id(value) for slot in given.values() if isinstance(slot, dict) for value in slot.values()}
+    for slot in state.values():
+        for key, value in slot.items() if isinstance(slot, dict) else ():
+            if isinstance(value, Tensor) and id(value) in known:
+                slot[key] = value.clone()

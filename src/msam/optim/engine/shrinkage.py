@@ -1,36 +1,39 @@
 """The log of how much a metric with the slope in it shortens perturbations, and the warning where it does not."""
 
 import warnings
+from collections import deque
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from msam.errors import MsamWarning
 from msam.geometry import Geometry
 from msam.geometry.shrinking import Shrinking
+from msam.geometry.vectors import to_float
 
 REMEMBERED = 512
 """How many of the last perturbed steps are remembered."""
 CHECKED_EVERY = 100
-"""After how many perturbed steps in a row with alpha > 0 the median is looked at, which waits for the device."""
+"""After how many perturbed steps in a row with alpha > 0 the median is looked at."""
 NEARLY_ONE = 0.95
 """A median above this calls for the warning."""
 
 
-class ShrinkageWarning(UserWarning):
+class ShrinkageWarning(MsamWarning):
     """The slope in the metric does next to nothing: the method is indistinguishable from the one with alpha = 0."""
 
 
 class ShrinkageLog:
-    """The shrinkage of the last perturbed steps, kept on the device without waiting for it."""
+    """The shrinkage of the last perturbed steps."""
 
     def __init__(self) -> None:
-        self._ring: Tensor | None = None
+        self._last: deque[float] = deque(maxlen=REMEMBERED)
         self._count = 0
         self._in_a_row = 0
         self._warned = False
 
-    def note(self, geometry: Geometry, norm: Tensor) -> None:
+    def note(self, geometry: Geometry, norm: float) -> None:
         """Take in a perturbed step; nothing for geometries without a shrinkage.
 
         Args:
@@ -39,42 +42,34 @@ class ShrinkageLog:
         """
         if not isinstance(geometry, Shrinking):
             return
-        found = geometry.shrinkage(norm)
-        if self._ring is None:
-            self._ring = found.new_zeros(REMEMBERED)
-        elif (self._ring.device, self._ring.dtype) != (found.device, found.dtype):
-            self._ring = self._ring.to(found)
-        self._ring[self._count % REMEMBERED] = found
+        self._last.append(to_float(geometry.shrinkage(torch.tensor(norm, dtype=torch.float64))))
         self._count += 1
         # Steps with alpha = 0 are meant to be as they are.
         self._in_a_row = self._in_a_row + 1 if geometry.alpha else 0
 
     def values(self) -> Tensor:
-        """Return what is remembered; it waits for the device.
+        """Return what is remembered.
 
         Returns:
-            A copy on the CPU, 1-d, oldest first.
+            On the CPU, 1-d, float64, oldest first.
         """
-        if self._ring is None:
-            return torch.zeros(0)
-        ring = self._ring.to("cpu", copy=True)
-        return ring[: self._count] if self._count <= REMEMBERED else ring.roll(-(self._count % REMEMBERED))
+        return torch.tensor(list(self._last), dtype=torch.float64)
 
     def median(self) -> float:
-        """Return the median of what is remembered; it waits for the device.
+        """Return the median of what is remembered.
 
         Returns:
             The median, NaN where nothing is.
         """
         values = self.values()
-        return float(values.quantile(0.5)) if len(values) else float("nan")
+        return to_float(values.quantile(0.5)) if len(values) else float("nan")
 
     def warn(self) -> None:
-        """Warn, once, where the median is nearly 1; it looks, and waits for the device, once in `CHECKED_EVERY` steps."""
+        """Warn, once, where the median is nearly 1; it looks once in `CHECKED_EVERY` steps."""
         if self._warned or not self._in_a_row or self._in_a_row % CHECKED_EVERY:
             return
         recent = self.values()[-self._in_a_row :]
-        median = float(recent.quantile(0.5))
+        median = to_float(recent.quantile(0.5))
         if median <= NEARLY_ONE:
             return
         self._warned = True
@@ -83,7 +78,7 @@ class ShrinkageLog:
             f"{len(recent)} of them: the method is indistinguishable from SAM here (from ASAM, for the adaptive one); use a "
             "larger alpha, a loss that is summed over the batch instead of averaged, or SAM itself",
             ShrinkageWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -92,8 +87,15 @@ class ShrinkageLog:
         Returns:
             Tensors and builtins only.
         """
-        ring = self._ring.clone() if self._ring is not None else None
-        return {"ring": ring, "count": self._count, "in_a_row": self._in_a_row, "warned": self._warned}
+        ring = torch.zeros(REMEMBERED, dtype=torch.float64)
+        places = torch.arange(self._count - len(self._last), self._count) % REMEMBERED
+        ring[places] = self.values()
+        return {
+            "ring": ring if self._count else None,
+            "count": self._count,
+            "in_a_row": self._in_a_row,
+            "warned": self._warned,
+        }
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Load what `state_dict` returned.
@@ -102,5 +104,7 @@ class ShrinkageLog:
             state: The content; None for states from before there was a log, which leave it empty.
         """
         state = state if state is not None else ShrinkageLog().state_dict()
-        self._ring = state["ring"].clone() if state["ring"] is not None else None
         self._count, self._in_a_row, self._warned = state["count"], state["in_a_row"], state["warned"]
+        ring: list[float] = state["ring"].tolist() if state["ring"] is not None else []
+        held = range(max(0, self._count - REMEMBERED), self._count)
+        self._last = deque((ring[place % REMEMBERED] for place in held), maxlen=REMEMBERED)

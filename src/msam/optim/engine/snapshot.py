@@ -1,8 +1,9 @@
-"""What a step must give back as it found it: parameters, module buffers and random number generators."""
+"""What a step must give back as it found it: parameters, and the state of random number generators."""
 
-from collections.abc import Sequence
-from typing import Any
+import random
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +37,7 @@ class BufferSnapshot:
 
 
 class Backup:
-    """A copy of parameters, in buffers that can stay for the next one.
+    """A copy of tensors, in buffers that can stay for the next one.
 
     New buffers in every step may cost page faults, which on a CPU take longer than the copy. A training step needs most
     memory in its second pass, where the copy is in use: to keep it afterwards does not raise that peak.
@@ -50,20 +51,37 @@ class Backup:
         self._buffers: list[Tensor] = []
         self._taken_of: list[Tensor] = []
 
-    def take(self, tensors: Sequence[Tensor]) -> None:
+    def take(self, tensors: list[Tensor]) -> None:
         """Copy tensors, in one call.
 
         Args:
             tensors: Of any sizes, types and devices; best the same ones every time.
         """
-        if tensors and _alike(self._buffers, tensors):
-            torch._foreach_copy_(self._buffers, list(tensors))
+        if tensors and self._fits(tensors):
+            torch._foreach_copy_(self._buffers, tensors)
         else:
             self._buffers = []  # before the new ones, so that there are never two copies
             self._buffers = clone_all(tensors)
-        self._taken_of = list(tensors)
+        self._taken_of = tensors
 
-    @torch.no_grad()
+    def _fits(self, tensors: list[Tensor]) -> bool:
+        """Tell whether the buffers are like some tensors."""
+        buffers = self._buffers
+        return (
+            len(buffers) == len(tensors)
+            and [t.shape for t in buffers] == [t.shape for t in tensors]
+            and [t.dtype for t in buffers] == [t.dtype for t in tensors]
+            and [t.device for t in buffers] == [t.device for t in tensors]
+        )
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """Return what was taken, with its copy.
+
+        Returns:
+            Pairs of a tensor and what it was.
+        """
+        return list(zip(self._taken_of, self._buffers, strict=True)) if self._taken_of else []
+
     def restore_(self) -> bool:
         """Copy back what was taken, bitwise; a second call does nothing.
 
@@ -72,7 +90,11 @@ class Backup:
         """
         tensors, self._taken_of = self._taken_of, []
         if tensors:
-            torch._foreach_copy_(tensors, self._buffers)
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    torch._foreach_copy_(tensors, self._buffers)
+            else:
+                torch._foreach_copy_(tensors, self._buffers)
         if not self._stays:
             self._buffers = []
         return bool(tensors)
@@ -82,21 +104,80 @@ class Backup:
         return {**self.__dict__, "_buffers": self._buffers if self._taken_of else []}
 
 
-def _alike(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
-    return len(first) == len(second) and all(
-        a.shape == b.shape and a.dtype == b.dtype and a.device == b.device for a, b in zip(first, second, strict=True)
-    )
-
-
 class RandomState:
-    """The state of torch's random number generators, on the CPU and, where CUDA has been used, on its devices."""
+    """The state of torch's random number generators, on the CPU and, where CUDA has been used, on its devices.
 
-    def __init__(self) -> None:
-        self._cpu = torch.get_rng_state()
+    Args:
+        with_python: Whether also that of Python's ``random``.
+        with_numpy: Whether also that of NumPy's legacy generator, ``numpy.random``.
+    """
+
+    def __init__(self, *, with_python: bool = False, with_numpy: bool = False) -> None:
+        self._cpu = torch.default_generator.get_state()
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self._python = random.getstate() if with_python else None
+        self._numpy = np.random.get_state() if with_numpy else None
 
     def restore_(self) -> None:
         """Rewind the generators to the remembered state."""
-        torch.set_rng_state(self._cpu)
+        torch.default_generator.set_state(self._cpu)
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
+        if self._python is not None:
+            random.setstate(self._python)
+        if self._numpy is not None:
+            np.random.set_state(self._numpy)
+
+    def python_moved(self) -> bool:
+        """Tell whether Python's generator, which was remembered, has been drawn from since.
+
+        Returns:
+            Whether it has.
+        """
+        return self._python is not None and random.getstate() != self._python
+
+    def numpy_moved(self) -> bool:
+        """Tell whether NumPy's generator, which was remembered, has been drawn from since.
+
+        Returns:
+            Whether it has.
+        """
+        if self._numpy is None:
+            return False
+        before, now = cast(tuple[Any, ...], self._numpy), cast(tuple[Any, ...], np.random.get_state())
+        # The position comes before the key, which is 624 numbers.
+        return before[0] != now[0] or before[2:] != now[2:] or not np.array_equal(before[1], now[1])
+
+
+class Noise:
+    """Remembers generators before a pass, so that the next pass draws the same numbers.
+
+    Torch's always. Python's and NumPy's, which few models use, are compared on the first and on every hundredth step; once a
+    pass at theta has moved one of them, it is remembered and rewound from that step on.
+    """
+
+    CHECKED_EVERY = 100
+
+    def __init__(self) -> None:
+        self._python = self._numpy = False
+
+    def take(self, step: int) -> RandomState:
+        """Remember the generators.
+
+        Args:
+            step: Number of steps taken before.
+
+        Returns:
+            Their state.
+        """
+        looks = step % self.CHECKED_EVERY == 0
+        return RandomState(with_python=looks or self._python, with_numpy=looks or self._numpy)
+
+    def learn(self, before: RandomState) -> None:
+        """Find out which generators a pass has moved.
+
+        Args:
+            before: Taken before it.
+        """
+        self._python = self._python or before.python_moved()
+        self._numpy = self._numpy or before.numpy_moved()

@@ -1,97 +1,125 @@
-"""The two-call form, for loops that cannot use closures."""
+"""The customary ``first_step()`` and ``second_step()``, for loops that cannot use closures."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from msam.errors import InvalidStateError
 from msam.optim.engine.ascent import Ascent
-from msam.optim.engine.bookkeeping import Bookkeeping
+from msam.optim.engine.core import Engine
+from msam.optim.engine.observation import Seen
+from msam.optim.engine.scaling import Scaling
+from msam.optim.engine.weights import Gradients
 
 
 @dataclass
 class Pending:
-    """What ``first_step`` leaves for ``second_step``."""
+    """What the first call leaves for the second."""
 
     ascent: Ascent | None
     """None if this step does not ascend."""
-    first: dict[Tensor, Tensor]
+    first: Gradients
     """Copies of the first gradient, where the combination needs them."""
     finite: bool
     """Whether the first gradient was; where all radii are 0, nothing is checked."""
+    seen: Seen
 
 
-class TwoCallForm(Bookkeeping):
-    """The customary ``first_step()`` and ``second_step()``, which refuse to be called in the wrong order."""
+class TwoCallForm:
+    """A step in two calls, which refuse to be made in the wrong order.
 
-    _pending: Pending | None = None
+    Args:
+        engine: That takes the step.
+        name: Of the method, for messages.
+    """
 
-    @torch.no_grad()
-    def first_step(self, zero_grad: bool = False) -> None:
-        """Perturb the weights, from gradients that the caller computed at theta. For loops that cannot use closures.
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine, self._name = engine, name
+        self._pending: Pending | None = None
 
-        Then compute gradients again, at theta + eps, and call `second_step`. Buffers and random numbers are the caller's
-        here. On a step without an ascent the weights stay, and the second gradient is the first one again.
+    @property
+    def is_pending(self) -> bool:
+        """Whether the first call was made and the second was not."""
+        return self._pending is not None
+
+    def refuse_pending(self, name: str) -> None:
+        """Refuse a call while the weights are perturbed.
 
         Args:
-            zero_grad: Whether to drop the gradients afterwards. The ascent used up their buffers, which must not be added to:
-                if False, call ``zero_grad()`` before the second backward pass.
+            name: Of the call.
+
+        Raises:
+            InvalidStateError: If they are.
+        """
+        if self.is_pending:
+            raise InvalidStateError(f"{name} found the weights perturbed by first_step(); call second_step() before it")
+
+    @torch.no_grad()
+    def start(self, radii: list[float]) -> None:
+        """Perturb the weights, from gradients that the caller computed at theta; drop these, which are used up.
+
+        Args:
+            radii: Of each group.
 
         Raises:
             InvalidStateError: If it is called twice in a row; without gradients; for methods that take one pass or need
                 contributions of modalities.
         """
-        self._refuse_pending("first_step()")
-        if not self.geometry.needs_gradient or self.combination.needs_share:
-            raise InvalidStateError(f"{type(self).__name__} has no two-call form; use step(closure)")
-        if not self._with_gradient():
+        engine = self._engine
+        self.refuse_pending("first_step()")
+        if not engine.geometry.needs_gradient or engine.combination.needs_share:
+            raise InvalidStateError(f"{self._name} has no two-call form; use step(closure)")
+        engine.members = engine.weights.with_gradient()
+        if not engine.members:
             raise InvalidStateError("first_step() needs gradients, found none; call loss.backward() first")
-        self._complete_groups()
-        radii = self._radii()
-        ascent, first = None, {}
-        finite = not any(radii) or self._is_finite()
-        if any(radii) and finite and self._ascends():
-            first = self._clone_gradients() if self.combination.keeps_first else {}
-            ascent = self._make_ascent(self._perturbed_groups(radii))
-            ascent.climb_(self._memory)
-        self._pending = Pending(ascent, first, finite)
-        self._counts["passes"] += 1
-        if zero_grad:
-            self._clear()
+        pending = Pending(None, {}, not any(radii) or engine.is_finite(), Seen())
+        if any(radii) and pending.finite and engine.ascends():
+            pending.first = engine.weights.clone_gradients() if engine.combination.keeps_first else {}
+            pending.seen = engine.compare_later(accumulates=False)
+            pending.ascent = engine.make_ascent(engine.perturbed_groups(radii))
+            try:
+                pending.ascent.climb_(engine.memory)
+                engine.measure(pending.ascent, pending.seen)
+            except BaseException:
+                pending.ascent.restore_()
+                raise
+        self._pending = pending
+        engine.account.counts["passes"] += 1
+        if pending.ascent is not None:
+            pending.ascent.release()
+        engine.weights.clear()
 
-    @torch.no_grad()
-    def second_step(self, zero_grad: bool = False) -> None:
-        """Restore the weights and step the base optimizer on the combination of both gradients.
-
-        Args:
-            zero_grad: Whether to drop the gradients afterwards.
+    def check_gradients(self) -> None:
+        """Refuse a second call that comes too early.
 
         Raises:
-            InvalidStateError: If `first_step` was not called before, or there are no gradients.
+            InvalidStateError: Without a first call, or without gradients.
         """
         if self._pending is None:
             raise InvalidStateError("second_step() must follow first_step(), found no perturbation; call first_step() first")
-        if not self._with_gradient():
+        if not self._engine.weights.with_gradient():
             raise InvalidStateError(
                 "second_step() needs gradients at the perturbed weights, found none; call loss.backward() first"
             )
-        pending, self._pending = self._pending, None
-        self._counts["passes"] += 1
+
+    @torch.no_grad()
+    def conclude(self, radii: list[float]) -> None:
+        """Restore the weights and step the base optimizer on the combination of both gradients.
+
+        Args:
+            radii: Of each group.
+        """
+        self.check_gradients()
+        assert self._pending is not None
+        engine, pending, self._pending = self._engine, self._pending, None
+        engine.members = engine.weights.with_gradient()
+        engine.account.counts["passes"] += 1
         if pending.ascent is not None:
             pending.ascent.restore_()
-            finite = self._conclude(pending.ascent, pending.first)
+            finite = engine.conclude(pending.ascent, pending.first, pending.seen)
         else:
-            finite = not any(self._radii()) or (pending.finite and self._is_finite())
-            if finite and any(self._radii()):
-                self.combination.reuse_(self._gradients(), self._with_gradient(), self._memory)
-        if finite:
-            self.base.step()
-        self._end_step(finite=finite)
-        if zero_grad:
-            self._clear()
-        self._shrinkage.warn()
-
-    def _refuse_pending(self, name: str) -> None:
-        if self._pending is not None:
-            raise InvalidStateError(f"{name} found the weights perturbed by first_step(); call second_step() before it")
+            finite = not any(radii) or (pending.finite and engine.is_finite())
+            if finite and any(radii):
+                engine.combination.reuse_(engine.gradients(), engine.members, engine.memory)
+        engine.update(Scaling(None, engine.base), finite=finite)
+        engine.end_step(None, finite=finite)

@@ -1,7 +1,6 @@
 """Tells whether gradients were accumulated behind the engine's back, as trainers do between steps."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NoReturn, cast
 
 import torch
@@ -21,6 +20,9 @@ class Witness:
     def __init__(self) -> None:
         self._left: tuple[Tensor, Tensor, int] | None = None
         self._marked: Tensor | None = None
+        self._foreign: Tensor | None = None
+        self._held: list[tuple[Tensor, Tensor | None]] = []
+        self._smallest: Tensor | None = None
 
     def leave(self, parameters: Sequence[Tensor]) -> None:
         """Remember what a step leaves behind.
@@ -28,7 +30,12 @@ class Witness:
         Args:
             parameters: Those with a gradient.
         """
-        held = min(parameters, key=Tensor.numel)
+        if not parameters:
+            self._left = None
+            return
+        held = self._smallest
+        if held is None or held.grad is None or not any(held is parameter for parameter in parameters):
+            held = self._smallest = min(parameters, key=Tensor.numel)
         gradient = cast(Tensor, held.grad)
         self._left = held, gradient, gradient._version
 
@@ -54,53 +61,58 @@ class Witness:
         held, gradient, version = self._left
         return held.grad is gradient and gradient._version == version and any(held is other for other in parameters)
 
-    @contextmanager
-    def watch(self, parameters: Sequence[Tensor], *, zeroes_itself: bool) -> Iterator[Tensor | None]:
-        """Watch over a first pass.
+    def start(self, parameters: Sequence[Tensor], *, zeroes_itself: bool) -> Tensor | None:
+        """Begin to watch over a first pass.
 
         Args:
             parameters: Those with a gradient before it.
             zeroes_itself: Whether the closure is meant to zero gradients. If not, the engine zeroes them, whatever they are.
 
-        Yields:
+        Returns:
             A parameter whose gradient the engine must leave to the closure to zero, or None.
+        """
+        foreign = self.find_foreign(parameters) if zeroes_itself else None
+        if foreign is None:
+            return None
+        self._held = [(parameter, parameter.grad) for parameter in parameters]
+        self._foreign = foreign
+        self._marked = foreign.grad = torch.full_like(cast(Tensor, foreign.grad), float("nan"))
+        return foreign
+
+    def end(self) -> None:
+        """End it.
 
         Raises:
             InvalidStateError: If gradients were accumulated outside, and nobody zeroed them.
         """
-        foreign = self.find_foreign(parameters) if zeroes_itself else None
-        if foreign is None:
-            yield None
-            return
-        held = [(parameter, parameter.grad) for parameter in parameters]
-        marked = foreign.grad = torch.full_like(cast(Tensor, foreign.grad), float("nan"))
-        self._marked = marked
-        try:
-            yield foreign
-            if foreign.grad is marked and bool(torch.isnan(marked).any()):
-                _refuse_accumulation()
-        except BaseException:
-            # The pass made new gradients: those from before are as they were, for the caller to go on with.
-            for parameter, gradient in held:
-                parameter.grad = gradient
-            raise
-        finally:
-            self._marked = None
+        marked, foreign = self._marked, self._foreign
+        if marked is not None and foreign is not None and foreign.grad is marked and bool(torch.isnan(marked).any()):
+            _refuse_accumulation()
+        self._held, self._foreign, self._marked = [], None, None
 
-    def is_untouched(self, parameter: Tensor) -> bool:
-        """Tell whether a parameter's gradient is still the mark that was put there before the pass.
+    def undo(self) -> None:
+        """Put gradients from before back after an interrupted pass, for the caller to go on with."""
+        for parameter, gradient in self._held:
+            parameter.grad = gradient
+        self._held, self._foreign, self._marked = [], None, None
+
+    def saw_gradients(self, parameters: Sequence[Tensor]) -> bool:
+        """Tell whether a pass left any gradient.
 
         Args:
-            parameter: Which.
+            parameters: Those with a gradient after it.
 
         Returns:
-            Whether the pass neither zeroed it nor added to it.
+            Whether one of them is not just the mark that was put there before the pass, untouched.
         """
-        return self._marked is not None and parameter.grad is self._marked and self._marked._version == 0
+        marked = self._marked
+        if marked is None:
+            return bool(parameters)
+        return any(parameter.grad is not marked or marked._version > 0 for parameter in parameters)
 
-    def __getstate__(self) -> dict[str, None]:
+    def __getstate__(self) -> dict[str, object]:
         # Copies and pickles of parameters come without gradients.
-        return {"_left": None, "_marked": None}
+        return Witness().__dict__
 
 
 def _refuse_accumulation() -> NoReturn:

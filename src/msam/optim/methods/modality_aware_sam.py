@@ -1,33 +1,23 @@
 """Modality-Aware SAM: the perturbation acts on the dominant modality's share of the loss only."""
 
 from collections.abc import Mapping
-from random import Random
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from msam.combine import ShareWeighted
-from msam.contribution import Baseline, ContributionRule, Plan, Value, find_baseline
+from msam.contribution import Baseline, ContributionRule, Value
 from msam.contribution.shapley import NegativeRule
 from msam.errors import InvalidValueError
 from msam.geometry import Geometry
-from msam.optim.engine.options import Both, OneOf
-from msam.optim.engine.scaling import Scaling
-from msam.optim.engine.split import Parts, SplitLoss
-from msam.optim.problem.batch import Batch
+from msam.optim.methods.contributions import ContributionMethod
+from msam.optim.methods.modality_shares import Choice, Dominance, ModalityShares, Per, Reading, Scope
 from msam.optim.problem.blocks import Block, collect_blocks
-from msam.optim.problem.closure import MultimodalClosure
-
-Per = Literal["batch", "sample", "differentiable"]
-Dominance = Literal["batch", "sample"]
-Scope = Literal["all", "dominant"]
-Choice = Literal["dominant", "weakest", "random"]
 
 
-class ModalityAwareSAM(SplitLoss):
+class ModalityAwareSAM(ContributionMethod):
     r"""Modality-Aware SAM: flatten the loss for the dominant modality, leave the others their plain gradient.
 
     For each mini-batch, Shapley values over coalitions of modalities give the contributions, and their shares ``nu_m`` sum
@@ -128,65 +118,32 @@ class ModalityAwareSAM(SplitLoss):
         model: nn.Module | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(base, rho=rho, geometry=geometry, combination=ShareWeighted(), model=model, **options)
-        self.per, self.dominance, self.scope, self.choose = per, dominance, scope, choose
-        self.rule = ContributionRule(value, negative, exact_up_to, pairs)
-        """How contributions are taken."""
-        self.baseline = find_baseline(baseline) if baseline is not None else None
-        self.smoothing = smoothing
-        self.contribution_interval = contribution_interval
-        self.contribution_samples = contribution_samples
-        self._check_reading(blocks)
-        self._blocks = collect_blocks(blocks, self._parameters()) if blocks is not None else {}
-        self._filter = self._selects
-        self.standard_errors: Tensor | None = None
-        """Of the last contributions, shape ``(M,)``, where they are estimates from sampled orders."""
-        self._modalities: tuple[str, ...] = ()
-        self._age = 0
-        self._before: tuple[tuple[str, ...], Tensor | None, int] = (), None, 0
-        self._index: Tensor | int = 0
-        self._weights: list[Tensor] = []
-        self._held: list[Tensor] = []
-
-    def _check_reading(self, blocks: Mapping[str, Block] | None) -> None:
-        for name, choices in (("per", Per), ("dominance", Dominance), ("scope", Scope), ("choose", Choice)):
-            if getattr(self, name) not in get_args(choices):
-                raise InvalidValueError(f"{name} must be one of {list(get_args(choices))}, found {getattr(self, name)!r}")
-        if not 0 <= self.smoothing < 1:
-            raise InvalidValueError(f"smoothing must be in [0, 1), found {self.smoothing}; 0 is none")
-        if self.contribution_interval < 1 or (self.contribution_samples is not None and self.contribution_samples < 1):
-            found = self.contribution_interval, self.contribution_samples
-            raise InvalidValueError(
-                f"contribution_interval and contribution_samples must be >= 1, found {found[0]} and {found[1]}"
-            )
-        if (self.scope == "dominant") != (blocks is not None):
+        reading = Reading(
+            per=per,
+            dominance=dominance,
+            scope=scope,
+            choose=choose,
+            smoothing=smoothing,
+            contribution_interval=contribution_interval,
+            contribution_samples=contribution_samples,
+        )
+        if (scope == "dominant") != (blocks is not None):
             raise InvalidValueError(
                 "scope='dominant' needs blocks={modality: module or parameters}, and other scopes take none, found "
-                f"scope={self.scope!r} and blocks={'given' if blocks is not None else None}"
+                f"scope={scope!r} and blocks={'given' if blocks is not None else None}"
             )
-        if self.dominance == "sample" and (self.per != "sample" or self.scope == "dominant" or self.choose == "random"):
+        rule = ContributionRule(value, negative, exact_up_to, pairs)
+        super().__init__(base, rho=rho, geometry=geometry, combination=ShareWeighted(), model=model, **options)
+        if reading.per != "batch" and self._engine.schedule.needs_gradient:
             raise InvalidValueError(
-                "dominance='sample' needs per='sample', scope='all' and no random choice, found "
-                f"per={self.per!r}, scope={self.scope!r}, choose={self.choose!r}"
+                f"{type(self._engine.schedule).__name__} decides by the gradient of the whole loss, which per={per!r} "
+                "does not compute; use per='batch' or another interval"
             )
-        if self.per != "batch":
-            if self.smoothing or self.contribution_interval > 1 or self.contribution_samples is not None:
-                raise InvalidValueError(
-                    "smoothing, contribution_interval and contribution_samples are for per='batch': other readings need "
-                    f"every sample's contributions at every step; found per={self.per!r}"
-                )
-            if self._schedule.needs_gradient:
-                raise InvalidValueError(
-                    f"{type(self._schedule).__name__} decides by the gradient of the whole loss, which per={self.per!r} "
-                    "does not compute; use per='batch' or another interval"
-                )
-
-    # -- contributions ---------------------------------------------------------------------------------------------------
-
-    @property
-    def contributions(self) -> dict[str, float]:
-        """Modality name -> its share at the last step, summing to 1; empty before the first step. Reading synchronises."""
-        return dict(zip(self._modalities, self.shares.tolist(), strict=True)) if self.shares is not None else {}
+        self.reading = reading
+        """What exactly a share is."""
+        collected = collect_blocks(blocks, self._engine.weights) if blocks is not None else {}
+        self._shares = ModalityShares(type(self).__name__, rule, baseline, self.options.seed, reading, collected)
+        self._use_hooks(self._shares)
 
     @property
     def dominant(self) -> str | None:
@@ -194,134 +151,10 @@ class ModalityAwareSAM(SplitLoss):
         contributions = self.contributions
         return max(contributions, key=contributions.__getitem__) if contributions else None
 
-    def _plan(self, modalities: tuple[str, ...]) -> Plan:
-        if modalities != self._modalities:
-            self._modalities, self.shares = modalities, None
-        return self.rule.plan(modalities, seed=Random(f"{self.options.seed}:{self._counts['steps']}").getrandbits(31))
-
-    def _hold(self, contributions: Tensor) -> None:
-        """Take contributions of the whole batch, shape ``(M, samples)``, into the shares."""
-        mean = contributions.mean(1)
-        shares = self.rule.shares(mean)
-        if self.shares is not None:
-            before = self.shares.to(shares)
-            blended = self.smoothing * before + (1 - self.smoothing) * shares if self.smoothing else shares
-            # A step whose outputs are not finite is skipped; it must not stay in the average, or for an interval, either.
-            shares = torch.where(torch.isfinite(mean).all(), blended, before)
-        self.shares = shares
-
-    def _choose(self) -> Tensor | int:
-        """The index of the modality whose share of the loss is taken at theta + eps."""
-        shares = cast(Tensor, self.shares)
-        if self.choose == "random":
-            return Random(f"{self.options.seed}:choice:{self._counts['steps']}").randrange(len(shares))
-        return shares.argmax() if self.choose == "dominant" else shares.argmin()
-
-    def _pick(self) -> None:
-        """Choose the modality, and let eps move what it may."""
-        self._index = self._choose()
-        if self.scope == "dominant":
-            name = self._modalities[int(self._index)]
-            missing = [other for other in self._modalities if other not in self._blocks]
-            if missing:
-                raise InvalidValueError(
-                    f"blocks must name every modality, found none for {missing[0]!r}; it has {list(self._blocks)}"
-                )
-            block, other = OneOf(self._blocks[name]), self._filter
-            self._selects = block if other is None else Both(block, other)
-
-    @override
-    def _evaluate_share(self, batch: Batch) -> Tensor:
-        modalities = batch.multimodal_parts[0].modalities
-        if self.shares is None or modalities != self._modalities or self._age % self.contribution_interval == 0:
-            plan = self._plan(modalities)
-            found, errors = batch.contributions(self.rule, plan, baseline=self.baseline, samples=self.contribution_samples)
-            self._hold(torch.cat(found, dim=1))
-            self.standard_errors = errors
-            self._age = 0
-        self._age += 1
-        self._pick()
-        return _share_of(cast(Tensor, self.shares), self._index)
-
-    # -- a loss in two parts ---------------------------------------------------------------------------------------------
-
     @property
-    @override
-    def _splits(self) -> bool:
-        return self.per != "batch"
-
-    @override
-    def _prepare_split(self, batch: Batch) -> None:
-        self._weights, self._held = [], []
-        parts = batch.multimodal_parts
-        if len(parts) > 1:
-            # Whoever dominates the batch is known only when all micro-batches have been looked at.
-            plan = self._plan(parts[0].modalities)
-            self._held, self.standard_errors = batch.contributions(self.rule, plan, baseline=self.baseline, samples=None)
-            self._hold(torch.cat(self._held, dim=1))
-            self._pick()
-
-    @override
-    def _split(self, index: int, part: MultimodalClosure, losses: Tensor, *, first: bool) -> Parts:
-        if self.per == "differentiable":
-            return self._split_by_differentiable_share(part, losses.mean() if losses.ndim else losses, first=first)
-        if losses.shape != part.target.shape[:1]:
-            raise InvalidValueError(
-                "per='sample' needs a loss function that returns one loss per sample, shape "
-                f"({len(part.target)},), found shape {tuple(losses.shape)}; use reduction='none'"
-            )
-        if first:
-            self._weights.append(self._weigh_samples(index, part))
-        weights = self._weights[index]
-        return Parts((weights * losses).mean(), ((1 - weights) * losses).mean())
-
-    def _weigh_samples(self, index: int, part: MultimodalClosure) -> Tensor:
-        """Each sample's share of the chosen modality, shape ``(B,)``."""
-        if self._held:
-            contributions = self._held[index]
-        else:
-            plan = self._plan(part.modalities)
-            outputs = part.coalition_outputs(plan.coalitions, baseline=self.baseline)
-            given = outputs, part.target, plan, part.presence()
-            contributions = self.rule.contribute(*given).detach()
-            self._hold(contributions)
-            self.standard_errors = self.rule.pair_errors(*given)
-            self._pick()
-        shares = self.rule.shares(contributions.T)
-        if self.dominance == "sample":
-            return shares.amax(1) if self.choose == "dominant" else shares.amin(1)
-        return _share_of(shares, self._index)
-
-    def _split_by_differentiable_share(self, part: MultimodalClosure, loss: Tensor, *, first: bool) -> Parts:
-        plan = self._plan(part.modalities)
-        outputs = part.coalition_outputs(plan.coalitions, baseline=self.baseline, gradient=True)
-        contributions = self.rule.contribute(outputs, part.target, plan, part.presence())
-        if not contributions.requires_grad:
-            raise InvalidValueError(f"per='differentiable' needs a value with a gradient, found {self.rule.value!r}")
-        if first and not self._held:
-            self._hold(contributions.detach())
-            self.standard_errors = self.rule.pair_errors(outputs.detach(), part.target, plan, part.presence())
-            self._pick()
-        share = _share_of(self.rule.shares(contributions.mean(1)), self._index)
-        return Parts(share * loss, (1 - share) * loss)
-
-    @override
-    def _step_twice(self, batch: Batch, radii: list[float], scaling: Scaling) -> Tensor | float:
-        self._before = self._modalities, self.shares, self._age
-        try:
-            return super()._step_twice(batch, radii, scaling)
-        except BaseException:
-            self._modalities, self.shares, self._age = self._before
-            raise
-
-    @override
-    def _end_step(self, *, finite: bool) -> None:
-        if not finite:
-            # Contributions of a step that is skipped count neither in an average nor for an interval.
-            self._modalities, self.shares, self._age = self._before
-        super()._end_step(finite=finite)
-
-    # -- account -----------------------------------------------------------------------------------------------------------
+    def standard_errors(self) -> Tensor | None:
+        """Of the last contributions, shape ``(M,)``, where they are estimates from sampled orders."""
+        return self._shares.standard_errors
 
     @override
     def summary(self) -> dict[str, Any]:
@@ -331,31 +164,8 @@ class ModalityAwareSAM(SplitLoss):
             As `SharpnessAware.summary`, with ``contributions``, ``dominant`` and, where orders are sampled,
             ``standard_errors`` of the contributions, before they are made shares.
         """
-        found = {**super().summary(), "contributions": self.contributions, "dominant": self.dominant}
+        found = {**super().summary(), "dominant": self.dominant}
         if self.standard_errors is not None:
-            found["standard_errors"] = dict(zip(self._modalities, self.standard_errors.tolist(), strict=True))
+            names = self._shares.modalities
+            found["standard_errors"] = dict(zip(names, self.standard_errors.tolist(), strict=True))
         return found
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
-        held = {
-            "modalities": list(self._modalities),
-            "shares": self.shares,
-            "standard_errors": self.standard_errors,
-            "age": self._age,
-        }
-        return {**state, "sharpness_aware": {**state["sharpness_aware"], "contributions": held}}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        held = state_dict["sharpness_aware"]["contributions"]
-        self._modalities, self._age = tuple(held["modalities"]), held["age"]
-        self.shares = held["shares"].clone() if held["shares"] is not None else None
-        self.standard_errors = held["standard_errors"].clone() if held["standard_errors"] is not None else None
-
-
-def _share_of(shares: Tensor, index: Tensor | int) -> Tensor:
-    """Take one modality's share along the last axis; square brackets would wait for the device to learn the index."""
-    return shares[..., index] if isinstance(index, int) else shares.index_select(-1, index.reshape(1)).squeeze(-1)

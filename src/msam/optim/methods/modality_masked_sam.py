@@ -1,6 +1,5 @@
 """Modality-Masked SAM: SAM whose second pass must do without the dominant modality in some of the samples."""
 
-from random import Random
 from typing import Any, Literal
 
 import torch
@@ -8,17 +7,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from msam.checks import as_number
 from msam.combine import Blend, Replace
-from msam.contribution import Baseline, ContributionRule, Value, find_baseline
-from msam.errors import InvalidStateError, InvalidValueError
+from msam.contribution import Baseline, ContributionRule, Value
+from msam.errors import InvalidValueError
 from msam.geometry import Geometry
-from msam.optim.engine.sharpness_aware import SharpnessAware
+from msam.optim.methods.contributions import ContributionHooks, ContributionMethod, make_plan
 from msam.optim.problem.batch import Batch
 
 Rate = float | Literal["dominance"]
 
 
-class ModalityMaskedSAM(SharpnessAware):
+class ModalityMaskedSAM(ContributionMethod):
     r"""Modality-Masked SAM: half the plain gradient, half SAM's with the dominant modality masked in some samples. Our own.
 
     With contributions ``nu_m`` as in `ModalityAwareSAM` and ``d = argmax nu``::
@@ -79,8 +79,9 @@ class ModalityMaskedSAM(SharpnessAware):
         model: nn.Module | None = None,
         **options: Any,
     ) -> None:
-        if rate != "dominance" and not (isinstance(rate, int | float) and 0 <= rate <= 1):
-            raise InvalidValueError(f"rate must be in [0, 1] or 'dominance', found {rate!r}; 0 masks nothing")
+        if rate != "dominance":
+            rate = as_number("rate", rate, 0, 1, bounds="[]", remedy="0 masks nothing, 'dominance' as much as one dominates")
+        rule = ContributionRule(value)
         combination = Blend(plain) if plain else Replace()
         super().__init__(base, rho=rho, geometry=geometry, combination=combination, model=model, **options)
         if not self.geometry.needs_gradient:
@@ -88,76 +89,58 @@ class ModalityMaskedSAM(SharpnessAware):
                 f"{type(self.geometry).__name__} takes one pass, so that there is no second one to mask; use another geometry"
             )
         self.rate = rate
-        self.rule = ContributionRule(value)
-        self.baseline = find_baseline(baseline) if baseline is not None else None
-        self._modalities: tuple[str, ...] = ()
+        self._use_hooks(Masks(type(self).__name__, rule, baseline, self.options.seed, rate))
+
+
+class Masks(ContributionHooks):
+    """Masks the dominant modality in some of the samples of the second pass.
+
+    Args:
+        method: Of the optimizer, for messages.
+        rule: How contributions are taken.
+        baseline: What stands in for the masked modality; the closure's own where None.
+        seed: Of the masks.
+        rate: The share of samples that are masked.
+    """
+
+    def __init__(self, method: str, rule: ContributionRule, baseline: Baseline | str | None, seed: int, rate: Rate) -> None:
+        super().__init__(method, rule, baseline, seed)
+        self._rate = rate
+        self._before: tuple[tuple[str, ...], Tensor | None] = (), None
 
     @override
-    def _prepare_second(self, batch: Batch) -> Batch:
+    def begin(self) -> None:
+        self._before = self.modalities, self.shares
+        self.doubt = None
+
+    @override
+    def end(self, *, finite: bool) -> None:
+        if not finite:
+            self.modalities, self.shares = self._before
+
+    @override
+    def prepare_second(self, batch: Batch, step: int) -> Batch:
         parts = batch.multimodal_parts
-        self._modalities = parts[0].modalities
-        plan = self.rule.plan(self._modalities, seed=self._draw_seed("orders"))
+        self.modalities = parts[0].modalities
+        plan = make_plan(self, self.modalities, "orders:", step)
         found, _ = batch.contributions(self.rule, plan, baseline=self.baseline, samples=None)
         self.shares = self.rule.shares(torch.cat(found, dim=1).mean(1))
-        dominant = self._modalities[int(self.shares.argmax())]
+        # Shares that are not finite choose no modality: the step must not be taken, whatever the gradients are.
+        self.doubt = self.shares.sum()
+        dominant = self.modalities[int(self.shares.argmax())]
         # Numbers that depend on seed and step alone leave no state to save.
-        generator = torch.Generator().manual_seed(self._draw_seed("masks"))
+        generator = torch.Generator().manual_seed(self.draw_seed("masks:", step))
         masked = []
         for part in parts:
-            keep = torch.rand(len(part.target), generator=generator).to(part.target.device) >= self._share_masked(self.shares)
+            drawn = torch.rand(part.samples, generator=generator).to(self.shares.device)
+            keep = drawn >= self._share_masked(self.shares)
             baseline = self.baseline if self.baseline is not None else part.baseline
             masked.append(part.with_mask({dominant: keep}, baseline))
         batch.forget()
         return batch.with_parts(masked)
 
     def _share_masked(self, shares: Tensor) -> Tensor | float:
-        if self.rate != "dominance":
-            return float(self.rate)
+        if self._rate != "dominance":
+            return float(self._rate)
         count = len(shares)
         return (count * shares.max() - 1) / (count - 1) if count > 1 else 0.0
-
-    def _draw_seed(self, purpose: str) -> int:
-        return Random(f"{self.options.seed}:{purpose}:{self._counts['steps']}").getrandbits(31)
-
-    @override
-    def _check_batch(self, batch: Batch) -> None:
-        self._refuse_plain(batch)
-
-    @property
-    def contributions(self) -> dict[str, float]:
-        """Modality name -> its share at the last step, summing to 1; empty before the first step. Reading synchronises."""
-        return dict(zip(self._modalities, self.shares.tolist(), strict=True)) if self.shares is not None else {}
-
-    @override
-    def first_step(self, zero_grad: bool = False) -> None:
-        """Refuse: masks need a closure.
-
-        Args:
-            zero_grad: Not used.
-
-        Raises:
-            InvalidStateError: Always.
-        """
-        raise InvalidStateError(f"{type(self).__name__} has no two-call form; use step(closure)")
-
-    @override
-    def summary(self) -> dict[str, Any]:
-        """Tell what the method did so far, with the last step's contributions.
-
-        Returns:
-            As `SharpnessAware.summary`, with ``contributions``.
-        """
-        return {**super().summary(), "contributions": self.contributions}
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        state = super().state_dict()
-        held = {"modalities": list(self._modalities), "shares": self.shares}
-        return {**state, "sharpness_aware": {**state["sharpness_aware"], "contributions": held}}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        held = state_dict["sharpness_aware"]["contributions"]
-        self._modalities = tuple(held["modalities"])
-        self.shares = held["shares"].clone() if held["shares"] is not None else None

@@ -6,7 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from msam.checks import check_callable
 from msam.contribution import Baseline, ContributionRule, Plan
+from msam.contribution.nested import first_leaf
 from msam.errors import InvalidValueError
 from msam.optim.problem.closure import MultimodalClosure
 
@@ -32,22 +34,48 @@ class Batch:
         loss_scale: From a tensor on the device to the factor by which losses are scaled before the backward pass; None for 1.
 
     Raises:
-        InvalidValueError: If there is no closure.
+        InvalidTypeError: If something in it cannot be called.
+        InvalidValueError: If there is no closure, or some are `MultimodalClosure` s and some are not, or weighed otherwise.
     """
 
     def __init__(self, closures: Closures | None, loss_scale: LossScale | None = None) -> None:
         if closures is None:
             raise InvalidValueError(f"step() needs a closure, found none: it runs the loss itself; the pattern is\n{PATTERN}")
-        self.is_sequence = isinstance(closures, Sequence)
-        self.parts = list(closures) if isinstance(closures, Sequence) else [closures]
+        # What can be called is asked first: to ask for a Sequence takes longer.
+        self.is_sequence = not callable(closures) and isinstance(closures, Sequence)
+        given = closures if self.is_sequence else [closures]
+        self.parts = list(cast(Sequence[Closure | MultimodalClosure], given))
         if not self.parts:
             raise InvalidValueError("step() needs at least one micro-batch closure, found an empty sequence")
+        for part in self.parts:
+            if not callable(part):
+                check_callable("a closure", part, "a function without arguments", remedy=f"the pattern is\n{PATTERN}")
         self._loss_scale = loss_scale
-
-    @property
-    def is_multimodal(self) -> bool:
+        self.is_multimodal = all(isinstance(part, MultimodalClosure) for part in self.parts)
         """Whether every part can be weighted and asked for coalitions."""
-        return all(isinstance(part, MultimodalClosure) for part in self.parts)
+        self.part_weights = self._weigh_parts() if len(self.parts) > 1 else [1.0]
+        """Factor on the loss of each part."""
+
+    def _weigh_parts(self) -> list[float]:
+        """Weigh micro-batches by their sizes, so that their mean losses make the batch's mean loss."""
+        if not self.is_multimodal:
+            if any(isinstance(part, MultimodalClosure) for part in self.parts):
+                found = [type(part).__name__ for part in self.parts]
+                raise InvalidValueError(
+                    f"micro-batches must all be MultimodalClosures, which are weighed by their sizes, or all plain closures, "
+                    f"whose losses add up, found {found}; use one kind"
+                )
+            return [1.0] * len(self.parts)
+        parts = self.multimodal_parts
+        if len({part.reduction for part in parts}) > 1:
+            found = [part.reduction for part in parts]
+            raise InvalidValueError(f"micro-batches must have the same reduction, found {found}; use 'mean' or 'sum' for all")
+        if parts[0].reduction == "sum":
+            return [1.0] * len(parts)
+        total = sum(part.count for part in parts)
+        if not total > 0:
+            raise InvalidValueError(f"the counts of micro-batches must add up to more than 0, found {total}; drop empty ones")
+        return [part.count / total for part in parts]
 
     @property
     def zeroes_itself(self) -> bool:
@@ -61,16 +89,22 @@ class Batch:
             weight: Factor on the loss; other than 1 for multimodal parts only.
 
         Returns:
-            The loss as the closure returned it; the sum, for a sequence.
+            The loss as the closure returned it; for a sequence the sum, weighed where the parts are.
         """
-        losses = [self._run_part(part, weight) for part in self.parts]
+        if len(self.parts) == 1:
+            return self._run_part(self.parts[0], weight)
+        pairs = zip(self.parts, self.part_weights, strict=True)
+        losses = [self._run_part(part, weight * share) * share for part, share in pairs]
         return losses[0] if len(losses) == 1 else cast("Tensor | float", sum(losses))
 
     def _run_part(self, part: Closure | MultimodalClosure, weight: Tensor | float) -> Tensor | float:
-        with torch.enable_grad():
-            if not isinstance(part, MultimodalClosure):
-                return part()
-            return part(weight if self._loss_scale is None else weight * self._loss_scale(part.target))
+        if not torch.is_grad_enabled():
+            with torch.enable_grad():
+                return self._run_part(part, weight)
+        if not isinstance(part, MultimodalClosure):
+            return part()
+        # A plain closure scales its loss itself, and is never weighed.
+        return part(weight if self._loss_scale is None else weight * self._loss_scale(first_leaf(part.target)))
 
     def contributions(
         self, rule: ContributionRule, plan: Plan, *, baseline: Baseline | None, samples: int | None

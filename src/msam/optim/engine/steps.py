@@ -1,0 +1,147 @@
+"""The kinds of step: the base optimizer's own, with one pass, and with two."""
+
+import torch
+from torch import Tensor
+
+from msam.optim.engine.core import Engine
+from msam.optim.engine.scaling import Scaling
+from msam.optim.problem.batch import Batch
+
+Loss = Tensor | float
+
+
+def step_base(engine: Engine, batch: Batch, scaling: Scaling) -> Loss:
+    """Take the base optimizer's own step: one pass, nothing is checked.
+
+    Args:
+        engine: Whose radii are all 0.
+        batch: What to solve.
+        scaling: Of the loss.
+
+    Returns:
+        The loss.
+    """
+    loss = engine.first_pass(batch)
+    scaling.unscale_()
+    engine.update(scaling, finite=True)
+    engine.end_step(batch, finite=True)
+    return loss
+
+
+def step_once(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling) -> Loss:
+    """Take a step of a geometry that perturbs before its only pass.
+
+    Args:
+        engine: With such a geometry.
+        batch: What to solve.
+        radii: Of each group.
+        scaling: Of the loss.
+
+    Returns:
+        The loss at theta + eps.
+    """
+    ascent = engine.make_ascent(engine.perturbed_groups(radii, needs_gradient=False))
+    climbs = engine.memory.holds(engine.geometry.remembers) and engine.ascends()
+    lengths: list[Tensor] = []
+    engine.surroundings.start_first(engine.steps)
+    try:
+        if climbs:
+            with torch.no_grad():
+                ascent.recall_(engine.memory)
+                lengths = engine.measure_now(ascent)
+                ascent.release()
+        loss = engine.first_pass(batch)
+    except BaseException:
+        ascent.restore_()
+        engine.surroundings.undo_first()
+        raise
+    ascent.restore_()
+    engine.surroundings.end_first(loss, engine.steps)
+    with torch.no_grad():
+        scaling.unscale_()
+        finite = engine.conclude_once(ascent, lengths, climbs=climbs)
+        engine.update(scaling, finite=finite)
+        engine.end_step(batch, finite=finite)
+    return loss
+
+
+def step_twice(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling) -> Loss:
+    """Take a step with a pass at theta and, where the schedule says so, one at theta + eps.
+
+    Args:
+        engine: With a geometry that needs the gradient.
+        batch: What to solve.
+        radii: Of each group.
+        scaling: Of the loss.
+
+    Returns:
+        The loss at theta.
+    """
+    noise = engine.noise.take(engine.steps)
+    loss = engine.watched_first_pass(batch)
+    engine.noise.learn(noise)
+    with torch.no_grad():
+        scaling.remove_(engine.gradients)
+        if not engine.ascends():
+            descend_plainly(engine, batch, scaling)
+            return loss
+        if engine.combination.needs_share:
+            engine.share = engine.hooks.find_share(batch, engine.steps)
+        second = engine.hooks.prepare_second(batch, engine.steps)
+        if engine.options.same_noise:
+            noise.restore_()
+        engine.surroundings.set_aside()
+        try:
+            finite = _second_pass(engine, second, radii, scaling)
+        finally:
+            engine.surroundings.put_back()
+        engine.update(scaling, finite=finite)
+        engine.end_step(batch, finite=finite)
+    return loss
+
+
+def descend_plainly(engine: Engine, batch: Batch, scaling: Scaling) -> None:
+    """End a step that has no second pass.
+
+    Args:
+        engine: With the gradient at theta in ``.grad``, without the loss scale.
+        batch: Of the step.
+        scaling: Of the loss.
+    """
+    scaling.apply_(engine.gradients)
+    scaling.unscale_()
+    finite = engine.is_finite()
+    if finite:
+        engine.combination.reuse_(engine.gradients(), engine.members, engine.memory)
+    engine.update(scaling, finite=finite)
+    engine.end_step(batch, finite=finite)
+
+
+def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling) -> bool:
+    """Run the pass at theta + eps and leave the combined gradient in ``.grad``; tell whether all was finite."""
+    # A pass at weights that are not finite would ruin statistics that only the model's snapshot can restore.
+    norm = None
+    if engine.model is None or engine.geometry.remembers:
+        norm = engine.platform.norm(engine.gradients())
+        if not engine.is_finite(norm):
+            scaling.unscale_(norm)
+            return False
+    accumulates = batch.is_multimodal and engine.accumulates
+    first = engine.weights.clone_gradients() if engine.combination.keeps_first and not accumulates else {}
+    seen = engine.compare_later(accumulates=accumulates)
+    ascent = engine.make_ascent(engine.perturbed_groups(radii), norm if engine.selects is None else None)
+    weight: Tensor | float = 1.0
+    try:
+        ascent.climb_(engine.memory)
+        seen = engine.measure(ascent, seen)
+        if accumulates:
+            weight = engine.weigh_first_(ascent, scaling)
+        else:
+            engine.weights.clear()
+        ascent.release()
+        engine.run(batch, weight)
+    finally:
+        batch.forget()
+        ascent.restore_()
+    scaling.unscale_(engine.first_norm(ascent, first))
+    return engine.conclude(ascent, first, seen)

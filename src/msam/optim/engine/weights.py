@@ -1,0 +1,152 @@
+"""The parameters of an optimizer as the engine sees them: group by group, complex ones as pairs of real numbers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from msam.geometry.vectors import clone_all
+from msam.optim.engine.ascent import PerturbedGroup
+from msam.optim.engine.linked import LinkedOptimizer
+
+Gradients = dict[Tensor, Tensor]
+"""Parameter -> gradient."""
+
+
+class Weights:
+    """The parameters in an optimizer's groups and what is in their ``.grad``.
+
+    Args:
+        optimizer: Whose groups.
+    """
+
+    def __init__(self, optimizer: LinkedOptimizer) -> None:
+        self._optimizer = optimizer
+        self._has_complex = False
+
+    def look(self) -> None:
+        """Learn whether any parameter is complex; after groups have changed."""
+        self._has_complex = any(parameter.is_complex() for parameter in self)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Go through all parameters, in the order of the groups.
+
+        Yields:
+            The parameters.
+        """
+        for group in self._optimizer.param_groups:
+            yield from group["params"]
+
+    def with_gradient(self) -> list[Tensor]:
+        """List the parameters that have a gradient.
+
+        Returns:
+            The parameters.
+        """
+        groups = self._optimizer.param_groups
+        return [parameter for group in groups for parameter in group["params"] if parameter.grad is not None]
+
+    def gradients(self) -> list[Tensor]:
+        """List the gradients that are there.
+
+        Returns:
+            The buffers themselves, seen as real.
+        """
+        return self.gradients_of(self.with_gradient())
+
+    def gradients_of(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """List the gradients of some parameters.
+
+        Args:
+            parameters: All of them with a gradient.
+
+        Returns:
+            The buffers themselves, seen as real.
+        """
+        return self.as_real([cast(Tensor, parameter.grad) for parameter in parameters])
+
+    def as_real(self, tensors: list[Tensor]) -> list[Tensor]:
+        """See complex tensors as pairs of real numbers.
+
+        Args:
+            tensors: Any.
+
+        Returns:
+            Views of the complex ones, the others themselves.
+        """
+        if not self._has_complex:
+            return tensors
+        return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+
+    def clone_gradients(self) -> Gradients:
+        """Copy the gradients that are there.
+
+        Returns:
+            Parameter -> copy, seen as real.
+        """
+        members = self.with_gradient()
+        return dict(zip(members, clone_all(self.gradients_of(members)), strict=True))
+
+    def clear(self, kept: Tensor | None = None) -> None:
+        """Drop gradients.
+
+        Args:
+            kept: A parameter that keeps its own.
+        """
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter is not kept:
+                    parameter.grad = None
+
+    def put(self, gradients: Mapping[Tensor, Tensor]) -> None:
+        """Put gradients into ``.grad``, and none where none is given.
+
+        Args:
+            gradients: Parameter -> gradient.
+        """
+        for parameter in self:
+            parameter.grad = gradients.get(parameter)
+
+    def take(self) -> Gradients:
+        """Return what is in ``.grad``.
+
+        Returns:
+            Parameter -> the gradient itself.
+        """
+        return {parameter: cast(Tensor, parameter.grad) for parameter in self.with_gradient()}
+
+    def perturbed(
+        self,
+        radii: Sequence[float],
+        selects: Callable[[Tensor], bool] | None,
+        with_gradient: list[Tensor] | None,
+    ) -> list[PerturbedGroup]:
+        """Collect what takes part in a perturbation.
+
+        Args:
+            radii: Of each group. A group that is maximised is perturbed against its gradient: it minimises ``-L``, which
+                eps shall raise.
+            selects: Which parameters, all where None.
+            with_gradient: All parameters that have a gradient, which are then those that take part; where None, those that
+                are not frozen.
+
+        Returns:
+            The groups that have such parameters.
+        """
+        found = []
+        groups = self._optimizer.param_groups
+        for rho, group in zip(radii, groups, strict=True):
+            if with_gradient is None:
+                members = [parameter for parameter in group["params"] if parameter.requires_grad]
+            elif len(groups) == 1:
+                members = with_gradient
+            else:
+                members = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if selects is not None:
+                members = [parameter for parameter in members if selects(parameter)]
+            if members:
+                signed = -rho if group.get("maximize") else rho
+                gradients = self.gradients_of(members) if with_gradient is not None else []
+                found.append(PerturbedGroup(signed, members, self.as_real(members), gradients, group))
+        return found
