@@ -77,7 +77,7 @@ class Memory:
         """
         index = {parameter: position for position, parameter in enumerate(parameters)}
         buffers = {
-            name: {index[parameter]: buffer.clone() for parameter, buffer in held.items()}
+            name: {index[parameter]: buffer.clone() for parameter, buffer in held.items() if parameter in index}
             for name, held in self._buffers.items()
         }
         return {"buffers": buffers, "numbers": dict(self.numbers)}

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from math import isfinite
+from operator import is_
 from typing import Any, cast
 
 import torch
@@ -68,6 +69,7 @@ class Engine:
         """The share of the loss that is taken at theta + eps, where the combination needs it."""
         self.members: list[Tensor] = []
         """The parameters that have a gradient since the last pass."""
+        self._known: list[Tensor] = []
         self._decoupled: Gradients = {}
 
     def _check_parts(self) -> None:
@@ -79,10 +81,20 @@ class Engine:
                 f"{type(other).__name__}; use another geometry, or msam.combine.Replace() and a plain interval"
             )
 
+    def start_step(self) -> None:
+        """Find out whether groups have changed, and put right what an interrupted step may have left."""
+        self.backup.restore_()
+        self._decoupled = {}
+        known = self._known
+        now = list(self.weights)
+        if len(now) != len(known) or not all(map(is_, now, known)):
+            self.look()
+
     def look(self) -> None:
         """Learn what parameters there are; after groups have changed."""
         self.weights.look()
         self.surroundings.forget()
+        self._known = list(self.weights)
 
     @property
     def steps(self) -> int:
@@ -136,13 +148,13 @@ class Engine:
         Returns:
             The loss.
         """
-        self.surroundings.start_first(self.steps)
+        self.surroundings.start_first()
         try:
             loss = self.first_pass(batch)
         except BaseException:
             self.surroundings.undo_first()
             raise
-        self.surroundings.end_first(loss, self.steps)
+        self.surroundings.end_first(loss, batch.models)
         return loss
 
     def run(self, batch: Batch, weight: Tensor | float = 1.0) -> Tensor | float:
@@ -167,6 +179,7 @@ class Engine:
             InvalidStateError: If it left none.
         """
         self.members = self.weights.with_gradient()
+        self.weights.resolve(self.members)
         if not self.witness.saw_gradients(self.members):
             raise InvalidStateError(
                 "the closure must run backward(), found no gradient on any parameter of the optimizer; "

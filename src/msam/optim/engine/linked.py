@@ -40,8 +40,13 @@ class LinkedOptimizer(Optimizer):
         self.base = base
         self.rho_key = "rho" if "rho" not in base.defaults else "sam_rho"
         """The key of each group's radius: ``"rho"``, but ``"sam_rho"`` over a base that has a ``rho`` of its own (Adadelta)."""
+        self._brought = [self.rho_key in group for group in base.param_groups]
         super().__init__(base.param_groups, {**base.defaults, self.rho_key: rho})
-        self._complete_groups()
+        try:
+            self._complete_groups()
+        except BaseException:
+            self._unlink()
+            raise
         self._linked = True
         base._sharpness_aware = True  # type: ignore[attr-defined]
 
@@ -66,6 +71,13 @@ class LinkedOptimizer(Optimizer):
     def state(self, state: Any) -> None:
         if self._linked:
             self.base.state = state
+
+    def _unlink(self) -> None:
+        """Leave the base as it was before a construction that fails: it can then be wrapped again."""
+        for group, brought in zip(self.base.param_groups, self._brought, strict=True):
+            if not brought:
+                group.pop(self.rho_key, None)
+        self.base._sharpness_aware = False  # type: ignore[attr-defined]
 
     def _complete_groups(self) -> None:
         """Give a radius to groups that have none: at first, and after the base got groups or a state behind our back."""

@@ -38,5 +38,8 @@ def scheduled_radii(rule: RhoRule, groups: Sequence[dict[str, Any]], step: int, 
 def _relative_rate(group: dict[str, Any]) -> float:
     rate = float(group["lr"])
     nominal = float(group.get("max_lr", group.get("initial_lr", rate)))
-    reference = float(group.setdefault("rho_lr", nominal))
+    if nominal > 0:
+        # Not a rate of 0, with which a warm-up may start: every later one would be infinitely larger.
+        group.setdefault("rho_lr", nominal)
+    reference = float(group.get("rho_lr", 0.0))
     return rate / reference if reference else 0.0

@@ -1,17 +1,16 @@
 """What cannot be wrapped or perturbed, found at construction rather than by what becomes of training."""
 
 import inspect
-import warnings
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
 from msam.checks import kind_of
-from msam.errors import InvalidTypeError, InvalidValueError, PerturbationWarning
+from msam.errors import InvalidTypeError, InvalidValueError
 
 QUANTISED = {"Int8Params", "Params4bit", "Linear8bitLt", "Linear4bit"}
 """Names of bitsandbytes' parameters and layers whose forward reads an integer copy of the weights."""
@@ -76,7 +75,9 @@ def check_parameters(groups: Iterable[dict[str, Any]], model: nn.Module | None) 
     Raises:
         InvalidValueError: If two of them share memory, or one cannot be perturbed in place.
     """
-    parameters = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+    given = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+    # Those of lazy modules have neither shape nor memory yet.
+    parameters = [parameter for parameter in given if not isinstance(parameter, UninitializedParameter | UninitializedBuffer)]
     _check_layers(model)
     for parameter in parameters:
         if type(parameter) not in {nn.Parameter, Tensor}:
@@ -123,32 +124,36 @@ def _cannot_be_perturbed(found: str) -> str:
 
 def _check_memory(parameters: Sequence[Tensor], model: nn.Module | None) -> None:
     """Find parameters that overlap: eps would be added twice where they do."""
-    spans: dict[int, list[tuple[int, int, Tensor]]] = {}
+    by_storage: dict[int, list[Tensor]] = {}
     for parameter in parameters:
         if type(parameter) in {nn.Parameter, Tensor} and parameter.numel() and parameter.layout == torch.strided:
-            key = parameter.untyped_storage().data_ptr()
-            start = parameter.data_ptr()
-            last = sum((size - 1) * stride for size, stride in zip(parameter.shape, parameter.stride(), strict=True))
-            spans.setdefault(key, []).append((start, start + (last + 1) * parameter.element_size(), parameter))
-    for key, found in spans.items():
+            by_storage.setdefault(parameter.untyped_storage().data_ptr(), []).append(parameter)
+    for key, found in by_storage.items():
         if key and len(found) > 1:
-            _check_spans(sorted(found, key=lambda span: span[:2]), model)
+            _check_one_storage(found, model)
 
 
-def _check_spans(spans: list[tuple[int, int, Tensor]], model: nn.Module | None) -> None:
-    for (_, end, first), (start, _, second) in pairwise(spans):
-        if start >= end:
-            continue
-        names = " and ".join(_name(parameter, model) for parameter in (first, second))
-        if first is second:
-            raise InvalidValueError(f"each parameter must be given once, found {names}: eps would be added twice; drop one")
-        text = (
-            f"parameters must not share memory, found {names} that do: eps would be added twice there, and rho would not "
-            "be its length. Tie modules by one Parameter, and re-parametrise (weight_norm and the like) before it or on all"
-        )
-        if first.is_contiguous() and second.is_contiguous():
-            raise InvalidValueError(text)
-        warnings.warn(text, PerturbationWarning, stacklevel=7)
+def _check_one_storage(parameters: list[Tensor], model: nn.Module | None) -> None:
+    """Mark the bytes that each parameter takes; views of one tensor may lie beside each other."""
+    taken = torch.zeros(parameters[0].untyped_storage().nbytes(), dtype=torch.bool)
+    for index, parameter in enumerate(parameters):
+        size = parameter.element_size()
+        strides = [*(stride * size for stride in parameter.stride()), 1]
+        mine = taken.as_strided([*parameter.shape, size], strides, parameter.storage_offset() * size)
+        if bool(mine.any()):
+            _refuse_overlap(parameters[:index], parameter, model)
+        mine.fill_(True)
+
+
+def _refuse_overlap(before: list[Tensor], parameter: Tensor, model: nn.Module | None) -> None:
+    if any(parameter is other for other in before):
+        name = _name(parameter, model)
+        raise InvalidValueError(f"each parameter must be given once, found {name} twice: eps would be added twice; drop one")
+    names = ", ".join(_name(other, model) for other in (*before, parameter))
+    raise InvalidValueError(
+        f"parameters must not share memory, found some of {names} that do: eps would be added twice there, and rho would not "
+        "be its length. Tie modules by one Parameter, and re-parametrise (weight_norm and the like) before it or on all"
+    )
 
 
 def _name(parameter: Tensor, model: nn.Module | None) -> str:

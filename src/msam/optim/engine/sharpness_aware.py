@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from msam.checks import check_type, kind_of
 from msam.combine import Combination
-from msam.errors import InvalidStateError, InvalidTypeError
+from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError
 from msam.geometry import Geometry, find_geometry
 from msam.optim.engine.checkpoint import Kind, check_state, pack_state, unpack_state
 from msam.optim.engine.core import Engine
@@ -97,10 +97,14 @@ class SharpnessAware(LinkedOptimizer):
         super().__init__(base, rho)
         try:
             check_parameters(base.param_groups, model)
+            if combination.decoupled and not all("lr" in group for group in base.param_groups):
+                raise InvalidValueError(
+                    f"{type(combination).__name__} moves the weights by each group's 'lr', found none in a group of "
+                    f"{type(base).__name__}; use decouple=False"
+                )
             self._engine = Engine(self, self.geometry, combination, self.options, model)
         except BaseException:
-            # What was not wrapped can be wrapped again.
-            base._sharpness_aware = False  # type: ignore[attr-defined]
+            self._unlink()
             raise
         self._engine.look()
         self._two_call = TwoCallForm(self._engine, type(self).__name__)
@@ -139,6 +143,7 @@ class SharpnessAware(LinkedOptimizer):
         """
         self._complete_groups()
         engine = self._engine
+        engine.start_step()
         if closure is None:
             if self._two_call.is_pending:
                 self._two_call.conclude(engine.radii())
@@ -160,6 +165,10 @@ class SharpnessAware(LinkedOptimizer):
             loss = self._dispatch(batch, engine.radii(), scaling)
         except NotImplementedError:
             refuse_sparse(engine.weights.gradients())
+            raise
+        except BaseException:
+            # What an interrupted step leaves in `.grad` is nobody's accumulation.
+            engine.witness.leave(engine.weights.with_gradient())
             raise
         finally:
             # The weights have changed, or are about to.
@@ -211,6 +220,8 @@ class SharpnessAware(LinkedOptimizer):
         """
         del zero_grad
         self._complete_groups()
+        if not self._two_call.is_pending:
+            self._engine.start_step()
         try:
             self._two_call.start(self._engine.radii())
         except NotImplementedError:
@@ -273,7 +284,13 @@ class SharpnessAware(LinkedOptimizer):
     def _own_state(self) -> dict[str, Any]:
         engine = self._engine
         memory = engine.memory.state_dict(engine.weights)
-        return {"method": self.method, **engine.account.state_dict(), "memory": memory, **engine.hooks.state_dict()}
+        return {
+            "method": self.method,
+            **engine.account.state_dict(),
+            "noise": engine.noise.state_dict(),
+            "memory": memory,
+            **engine.hooks.state_dict(),
+        }
 
     def _kinds(self) -> list[Kind]:
         """What is remembered of each parameter."""
@@ -310,6 +327,9 @@ class SharpnessAware(LinkedOptimizer):
         self._engine.account.load_state_dict(own)
         self._engine.memory.load_state_dict(own["memory"], self._engine.weights)
         self._engine.hooks.load_state_dict(own)
+        self._engine.noise.load_state_dict(own.get("noise"))
+        self._engine.surroundings.forget()
+        self._two_call.drop()
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 

@@ -82,19 +82,25 @@ class Backup:
         """
         return list(zip(self._taken_of, self._buffers, strict=True)) if self._taken_of else []
 
+    def forget(self) -> None:
+        """Drop what was taken, without copying it back."""
+        self._taken_of, self._buffers = [], []
+
     def restore_(self) -> bool:
         """Copy back what was taken, bitwise; a second call does nothing.
 
         Returns:
             Whether there was anything to copy back.
         """
-        tensors, self._taken_of = self._taken_of, []
+        tensors = self._taken_of
         if tensors:
             if torch.is_grad_enabled():
                 with torch.no_grad():
                     torch._foreach_copy_(tensors, self._buffers)
             else:
                 torch._foreach_copy_(tensors, self._buffers)
+        # Last, so that an interrupt in between leaves it to be done again.
+        self._taken_of = []
         if not self._stays:
             self._buffers = []
         return bool(tensors)
@@ -152,25 +158,24 @@ class RandomState:
 class Noise:
     """Remembers generators before a pass, so that the next pass draws the same numbers.
 
-    Torch's always. Python's and NumPy's, which few models use, are compared on the first and on every hundredth step; once a
-    pass at theta has moved one of them, it is remembered and rewound from that step on.
+    Torch's always. Python's and NumPy's, which few models use, are compared on the first step with two passes and on every
+    hundredth; once a pass at theta has moved one of them, it is remembered and rewound from that step on.
     """
 
     CHECKED_EVERY = 100
 
     def __init__(self) -> None:
         self._python = self._numpy = False
+        self._taken = 0
 
-    def take(self, step: int) -> RandomState:
+    def take(self) -> RandomState:
         """Remember the generators.
-
-        Args:
-            step: Number of steps taken before.
 
         Returns:
             Their state.
         """
-        looks = step % self.CHECKED_EVERY == 0
+        looks = self._taken % self.CHECKED_EVERY == 0
+        self._taken += 1
         return RandomState(with_python=looks or self._python, with_numpy=looks or self._numpy)
 
     def learn(self, before: RandomState) -> None:
@@ -181,3 +186,20 @@ class Noise:
         """
         self._python = self._python or before.python_moved()
         self._numpy = self._numpy or before.numpy_moved()
+
+    def state_dict(self) -> dict[str, bool]:
+        """Return what was learned.
+
+        Returns:
+            Which generators are rewound besides torch's.
+        """
+        return {"python": self._python, "numpy": self._numpy}
+
+    def load_state_dict(self, state: dict[str, bool] | None) -> None:
+        """Load what `state_dict` returned, and look again at the next step.
+
+        Args:
+            state: The content; None for states of version 0.1.
+        """
+        state = state or {}
+        self._python, self._numpy, self._taken = state.get("python", False), state.get("numpy", False), 0

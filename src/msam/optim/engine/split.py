@@ -47,13 +47,13 @@ def step_in_parts(engine: Engine, batch: Batch, radii: list[float], scaling: Sca
             scaling.remove_(engine.gradients)
             descend_plainly(engine, batch, scaling)
         return loss
-    engine.surroundings.start_first(engine.steps)
+    engine.surroundings.start_first()
     try:
         first = _first_pass(engine, batch)
     except BaseException:
         engine.surroundings.undo_first()
         raise
-    engine.surroundings.end_first(first.loss, engine.steps)
+    engine.surroundings.end_first(first.loss, batch.models)
     with torch.no_grad():
         engine.surroundings.set_aside()
         try:
@@ -68,7 +68,7 @@ def step_in_parts(engine: Engine, batch: Batch, radii: list[float], scaling: Sca
 def _first_pass(engine: Engine, batch: Batch) -> FirstPass:
     """Run the pass at theta; leave the perturbed part's gradient in ``.grad``."""
     engine.weights.clear()
-    noise = [engine.noise.take(engine.steps)]
+    noise = [engine.noise.take()]
     engine.hooks.prepare_split(batch, engine.steps)
     noise[0].restore_()
     perturbed: Gradients = {}
@@ -87,7 +87,7 @@ def _first_pass(engine: Engine, batch: Batch) -> FirstPass:
             (rest * batch.factor(rest) * weight).backward()
             plain = engine.weights.take()
             part.detach_()
-            noise.append(engine.noise.take(engine.steps))
+            noise.append(engine.noise.take())
     engine.noise.learn(noise[0])
     engine.weights.put(perturbed)
     engine.account.counts["passes"] += len(batch.parts)
@@ -120,9 +120,9 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
         engine.account.counts["passes"] += len(batch.parts)
         engine.check_populated()
     finally:
+        ascent.restore_()
         if same_noise:
             first.noise[-1].restore_()
         batch.forget()
-        ascent.restore_()
     scaling.unscale_(ascent.norm)
     return engine.conclude(ascent, {}, seen)

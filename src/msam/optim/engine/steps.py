@@ -1,8 +1,11 @@
 """The kinds of step: the base optimizer's own, with one pass, and with two."""
 
+from math import isfinite
+
 import torch
 from torch import Tensor
 
+from msam.geometry import vectors
 from msam.optim.engine.core import Engine
 from msam.optim.engine.scaling import Scaling
 from msam.optim.problem.batch import Batch
@@ -43,7 +46,7 @@ def step_once(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling
     ascent = engine.make_ascent(engine.perturbed_groups(radii, needs_gradient=False))
     climbs = engine.memory.holds(engine.geometry.remembers) and engine.ascends()
     lengths: list[Tensor] = []
-    engine.surroundings.start_first(engine.steps)
+    engine.surroundings.start_first()
     try:
         if climbs:
             with torch.no_grad():
@@ -56,7 +59,7 @@ def step_once(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling
         engine.surroundings.undo_first()
         raise
     ascent.restore_()
-    engine.surroundings.end_first(loss, engine.steps)
+    engine.surroundings.end_first(loss, batch.models)
     with torch.no_grad():
         scaling.unscale_()
         finite = engine.conclude_once(ascent, lengths, climbs=climbs)
@@ -77,7 +80,7 @@ def step_twice(engine: Engine, batch: Batch, radii: list[float], scaling: Scalin
     Returns:
         The loss at theta.
     """
-    noise = engine.noise.take(engine.steps)
+    noise = engine.noise.take()
     loss = engine.watched_first_pass(batch)
     engine.noise.learn(noise)
     with torch.no_grad():
@@ -126,6 +129,12 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
         if not engine.is_finite(norm):
             scaling.unscale_(norm)
             return False
+    elif engine.geometry.is_parallel and engine.selects is None:
+        # It is needed anyway; where it is at hand, to look costs nothing and keeps user code from weights that are NaN.
+        norm = engine.platform.norm(engine.gradients())
+        if vectors.is_at_hand(norm) and not isfinite(vectors.to_float(norm)):
+            scaling.unscale_(norm)
+            return False
     accumulates = batch.is_multimodal and engine.accumulates
     first = engine.weights.clone_gradients() if engine.combination.keeps_first and not accumulates else {}
     seen = engine.compare_later(accumulates=accumulates)
@@ -141,7 +150,7 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
         ascent.release()
         engine.run(batch, weight)
     finally:
-        batch.forget()
         ascent.restore_()
+        batch.forget()
     scaling.unscale_(engine.first_norm(ascent, first))
     return engine.conclude(ascent, first, seen)

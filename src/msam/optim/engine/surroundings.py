@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from msam.optim.engine.snapshot import Backup
@@ -14,15 +15,20 @@ LOOKED_FOR_EVERY = 100
 Slot = tuple[nn.Module, str]
 """A module, and the name of one of its buffers."""
 
+State = tuple[int, int]
+"""The version of a tensor, and where its memory is."""
+
 
 class Surroundings:
     """Everything that a pass can change and that is not for the second pass to change.
 
-    - Buffers of the model (BatchNorm's statistics), and its parameters of no group of ours (a codebook that ``forward``
-      moves): what moved in the first pass is copied before the second, and restored after it.
+    - Buffers of the model (BatchNorm's statistics): small ones always, large ones if the first pass wrote into them, are
+      copied before the second pass, and restored after it.
+    - Parameters of the model that are in no group of ours (a codebook that ``forward`` moves): those that the first pass wrote
+      into. Writes through ``.data`` do not show, unless they put other memory in its place.
     - ``.grad`` of parameters of no group of ours: set aside for the second pass and put back, so that another optimizer gets
-      the gradient of the first pass alone. Without the model, those are found by following the loss that the closure
-      returns, on the first and on every hundredth step.
+      the gradient of the first pass alone. They are those of the model, or of a `MultimodalClosure`'s; else they are found by
+      following the loss that the closure returns.
     - Weights that a forward pass writes into (``nn.Embedding`` with ``max_norm``): if the pass at theta raises, they are as
       before it.
 
@@ -34,36 +40,39 @@ class Surroundings:
     def __init__(self, model: nn.Module | None, weights: Weights) -> None:
         self._model = model
         self._weights = weights
+        self._backup, self._table = Backup(), Backup(stays=False)
+        self._held: list[tuple[nn.Module, str, Tensor]] = []
+        self._foreign: list[tuple[Tensor, Tensor | None]] = []
+        self._states: list[State] = []
+        self._own_states: list[State] = []
+        self._buffer_states: list[tuple[nn.Module, str, State]] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Look for everything anew at the next step; after groups have changed, or a checkpoint was loaded."""
         self._parts: list[tuple[nn.Module, list[nn.Module | None], int]] = []
         self._slots: list[Slot] = []
         self._others: list[Tensor] = []
         self._strangers: list[Tensor] = []
+        self._models: list[nn.Module] = []
         self._rewritten: list[Tensor] = []
-        self._moving: set[Tensor] = set()
-        self._versions: list[tuple[Tensor, int]] = []
-        self._own_versions: list[tuple[Tensor, int]] = []
-        self._foreign: list[tuple[Tensor, Tensor | None]] = []
-        self._held: list[tuple[nn.Module, str, Tensor]] = []
-        self._backup = Backup()
-        self._table = Backup(stays=False)
-
-    def forget(self) -> None:
-        """Look for everything anew at the next step; after groups have changed."""
-        self._parts, self._strangers = [], []
+        self._moving: set[Slot | Tensor] = set()
+        self._taken = 0
 
     # -- before and during the pass at theta ---------------------------------------------------------------------------
 
-    def start_first(self, step: int) -> None:
-        """Note how everything is before the pass at theta.
-
-        Args:
-            step: Number of steps taken before.
-        """
+    def start_first(self) -> None:
+        """Note how everything is before the pass at theta."""
         if self._model is not None and not self._is_known():
             self._look(self._model)
-        self._versions = [(tensor, _version(tensor)) for tensor in (*self._others, *self._large_buffers())]
-        looks = step % LOOKED_FOR_EVERY == 0
-        self._own_versions = [(tensor, tensor._version) for tensor in self._weights] if looks else []
+        self._states = [_state(tensor) for tensor in self._others]
+        self._buffer_states = [
+            (part, name, _state(found))
+            for part, name in self._slots
+            if (found := _buffer(part, name)) is not None and _is_large(found)
+        ]
+        self._own_states = [_state(tensor) for tensor in self._weights] if self._taken % LOOKED_FOR_EVERY == 0 else []
+        self._taken += 1
         if self._rewritten:
             self._table.take(self._rewritten)
 
@@ -71,66 +80,78 @@ class Surroundings:
         """Put weights back that an interrupted pass at theta has written into."""
         self._table.restore_()
 
-    def end_first(self, loss: object, step: int) -> None:
+    def end_first(self, loss: object, models: list[nn.Module]) -> None:
         """Learn from a pass at theta that has ended.
 
         Args:
             loss: What the closure returned.
-            step: Number of steps taken before.
+            models: What it ran, where that is known.
         """
         if self._rewritten:
             self._table = Backup(stays=False)
-        for tensor, version in self._own_versions:
-            if tensor._version != version and all(tensor is not other for other in self._rewritten):
-                self._rewritten.append(tensor)
-        if self._model is None and step % LOOKED_FOR_EVERY == 0 and isinstance(loss, Tensor) and loss.grad_fn is not None:
+        if self._own_states:
+            pairs = zip(self._weights, self._own_states, strict=True)
+            known = {id(tensor) for tensor in self._rewritten}
+            self._rewritten += [tensor for tensor, state in pairs if _state(tensor) != state and id(tensor) not in known]
+        if self._model is None:
+            self._find_strangers(loss, models)
+
+    def _find_strangers(self, loss: object, models: list[nn.Module]) -> None:
+        """Find parameters of no group of ours that take part in a loss."""
+        if models:
+            if models != self._models:
+                own = set(self._weights)
+                found = (parameter for model in models for parameter in model.parameters() if parameter not in own)
+                self._strangers, self._models = list(dict.fromkeys(found)), models
+        elif isinstance(loss, Tensor) and loss.grad_fn is not None:
             own = set(self._weights)
-            # Not added to those found before: leaves may be inputs, which are others at every step.
             self._strangers = [leaf for leaf in find_leaves(loss) if leaf not in own]
 
     # -- around the second pass ------------------------------------------------------------------------------------------
 
     def set_aside(self) -> None:
         """Before the second pass: copy what it could change, and take foreign gradients away."""
+        before = {(id(part), name): state for part, name, state in self._buffer_states}
         self._held = [(part, name, found) for part, name in self._slots if (found := _buffer(part, name)) is not None]
-        chosen = [buffer for _, _, buffer in self._held if buffer.nbytes <= SMALL]
-        if self._others or len(chosen) < len(self._held):
-            known = dict(self._versions)
-            for tensor in (*self._others, *(buffer for _, _, buffer in self._held if buffer.nbytes > SMALL)):
-                # One that was not there before the first pass has been put there by it.
-                if known.get(tensor) != _version(tensor):
-                    self._moving.add(tensor)
-                if tensor in self._moving:
-                    chosen.append(tensor)
+        chosen = []
+        for part, name, buffer in self._held:
+            if not _can_be_copied(buffer):
+                continue
+            # One that was not there before the first pass has been put there by it.
+            if _is_large(buffer) and before.get((id(part), name)) != _state(buffer):
+                self._moving.add((part, name))
+            if not _is_large(buffer) or (part, name) in self._moving:
+                chosen.append(buffer)
+        for tensor, state in zip(self._others, self._states, strict=True):
+            if _state(tensor) != state and _can_be_copied(tensor):
+                self._moving.add(tensor)
+        if self._moving:
+            chosen += [tensor for tensor in self._others if tensor in self._moving]
         self._backup.take(chosen)
-        self._foreign = [(tensor, tensor.grad) for tensor in (*self._others, *self._strangers)]
+        trained = (tensor for tensor in (*self._others, *self._strangers) if tensor.requires_grad)
+        self._foreign = [(tensor, tensor.grad) for tensor in trained]
         for tensor, _ in self._foreign:
             tensor.grad = None
 
     def put_back(self) -> None:
         """After the second pass: undo what it changed."""
+        self._backup.restore_()
         for tensor, gradient in self._foreign:
             tensor.grad = gradient
-        self._backup.restore_()
         for part, name, buffer in self._held:
             if _buffer(part, name) is not buffer:
                 setattr(part, name, buffer)
         self._held, self._foreign = [], []
+        if not self._models:
+            # Leaves may be inputs, which are others at every step.
+            self._strangers = []
 
     # -- what there is ---------------------------------------------------------------------------------------------------
-
-    def _large_buffers(self) -> list[Tensor]:
-        buffers = (_buffer(part, name) for part, name in self._slots)
-        return [buffer for buffer in buffers if buffer is not None and buffer.nbytes > SMALL]
 
     def _is_known(self) -> bool:
         """Tell whether the model has the parts that it had; cheaper than to walk it."""
         for part, children, count in self._parts:
-            if (
-                len(part._buffers) != count
-                or (part._modules and list(part._modules.values()) != children)
-                or (children and not part._modules)
-            ):
+            if len(part._buffers) != count or list(part._modules.values()) != children:
                 return False
         return bool(self._parts)
 
@@ -138,11 +159,10 @@ class Surroundings:
         own = set(self._weights)
         parts = list(model.modules())
         self._parts = [(part, list(part._modules.values()), len(part._buffers)) for part in parts]
-        self._slots = [(part, name) for part in parts for name in part._buffers]
+        # `keys`, since those of a ScriptModule cannot be gone through otherwise.
+        self._slots = [(part, name) for part in parts for name in part._buffers.keys()]  # noqa: SIM118
         self._others = [tensor for tensor in model.parameters() if tensor not in own]
-        tables = [
-            part.weight for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None
-        ]
+        tables = [part.weight for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm]
         self._rewritten = [tensor for tensor in tables if tensor in own]
 
 
@@ -151,8 +171,24 @@ def _buffer(part: nn.Module, name: str) -> Tensor | None:
     return part._buffers[name] if name in part._buffers else None  # noqa: SIM401
 
 
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+def _state(tensor: Tensor) -> State:
+    """What changes when a tensor is written to, or gets other memory."""
+    if tensor.is_inference() or tensor.layout != torch.strided:
+        return id(tensor), 0
+    return tensor._version, tensor.data_ptr()
+
+
+def _is_large(tensor: Tensor) -> bool:
+    return tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > SMALL
+
+
+def _can_be_copied(tensor: Tensor) -> bool:
+    """Whether it can be written back: not sparse, no inference tensor, and no number in it that stands for several."""
+    if tensor.layout != torch.strided or tensor.is_inference():
+        return False
+    return tensor.is_contiguous() or all(
+        stride or size <= 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
 
 
 def find_leaves(loss: Tensor) -> list[Tensor]:
@@ -178,7 +214,7 @@ def find_leaves(loss: Tensor) -> list[Tensor]:
             continue
         seen.add(node)
         variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor):
+        if isinstance(variable, Tensor) and variable.is_leaf:
             leaves[variable] = None
         following: Iterable[tuple[object, int]] = getattr(node, "next_functions", ())
         waiting.extend(next_node for next_node, _ in following)

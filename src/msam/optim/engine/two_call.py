@@ -1,6 +1,6 @@
 """The customary ``first_step()`` and ``second_step()``, for loops that cannot use closures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -23,6 +23,8 @@ class Pending:
     finite: bool
     """Whether the first gradient was; where all radii are 0, nothing is checked."""
     seen: Seen
+    versions: list[int] = field(default_factory=list)
+    """Of the moving parameters, as the first call leaves them."""
 
 
 class TwoCallForm:
@@ -41,6 +43,19 @@ class TwoCallForm:
     def is_pending(self) -> bool:
         """Whether the first call was made and the second was not."""
         return self._pending is not None
+
+    def drop(self) -> None:
+        """Give up a step whose second call will not come, as after a loaded checkpoint.
+
+        Weights that nobody has written to since are put back; others, which may have been loaded too, stay.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None and pending.ascent is not None:
+            moving = pending.ascent.moving
+            if [value._version for value in moving] == pending.versions:
+                pending.ascent.restore_()
+            else:
+                self._engine.backup.forget()
 
     def refuse_pending(self, name: str) -> None:
         """Refuse a call while the weights are perturbed.
@@ -87,6 +102,7 @@ class TwoCallForm:
         engine.account.counts["passes"] += 1
         if pending.ascent is not None:
             pending.ascent.release()
+            pending.versions = [value._version for value in pending.ascent.moving]
         engine.weights.clear()
 
     def check_gradients(self) -> None:

@@ -66,6 +66,16 @@ class Weights:
         """
         return self.as_real([cast(Tensor, parameter.grad) for parameter in parameters])
 
+    def resolve(self, parameters: Sequence[Tensor]) -> None:
+        """Write out gradients that are lazily conjugated, which cannot be seen as real.
+
+        Args:
+            parameters: All of them with a gradient.
+        """
+        if self._has_complex:
+            for parameter in parameters:
+                parameter.grad = cast(Tensor, parameter.grad).resolve_conj()
+
     def as_real(self, tensors: list[Tensor]) -> list[Tensor]:
         """See complex tensors as pairs of real numbers.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from msam.errors import InvalidStateError
+from msam.geometry.vectors import global_norm, to_float
 
 
 class Witness:
@@ -49,6 +50,10 @@ class Witness:
             One with a gradient other than zero, or None.
         """
         if not parameters or self._is_as_left(parameters):
+            return None
+        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
+        # One number for all of them: to ask each would wait for a device as often.
+        if to_float(global_norm([torch.view_as_real(g) if g.is_complex() else g for g in gradients]).cpu()) == 0:
             return None
         for held in sorted(parameters, key=Tensor.numel):
             if bool(cast(Tensor, held.grad).count_nonzero()):

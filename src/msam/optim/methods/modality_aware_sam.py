@@ -134,15 +134,19 @@ class ModalityAwareSAM(ContributionMethod):
             )
         rule = ContributionRule(value, negative, exact_up_to, pairs)
         super().__init__(base, rho=rho, geometry=geometry, combination=ShareWeighted(), model=model, **options)
-        if reading.per != "batch" and self._engine.schedule.needs_gradient:
-            raise InvalidValueError(
-                f"{type(self._engine.schedule).__name__} decides by the gradient of the whole loss, which per={per!r} "
-                "does not compute; use per='batch' or another interval"
-            )
+        try:
+            if reading.per != "batch" and self._engine.schedule.needs_gradient:
+                raise InvalidValueError(
+                    f"{type(self._engine.schedule).__name__} decides by the gradient of the whole loss, which per={per!r} "
+                    "does not compute; use per='batch' or another interval"
+                )
+            collected = collect_blocks(blocks, self._engine.weights) if blocks is not None else {}
+            self._shares = ModalityShares(type(self).__name__, rule, baseline, self.options.seed, reading, collected)
+        except BaseException:
+            self._unlink()
+            raise
         self.reading = reading
         """What exactly a share is."""
-        collected = collect_blocks(blocks, self._engine.weights) if blocks is not None else {}
-        self._shares = ModalityShares(type(self).__name__, rule, baseline, self.options.seed, reading, collected)
         self._use_hooks(self._shares)
 
     @property

@@ -84,12 +84,17 @@ class ModalityMaskedSAM(ContributionMethod):
         rule = ContributionRule(value)
         combination = Blend(plain) if plain else Replace()
         super().__init__(base, rho=rho, geometry=geometry, combination=combination, model=model, **options)
-        if not self.geometry.needs_gradient:
-            raise InvalidValueError(
-                f"{type(self.geometry).__name__} takes one pass, so that there is no second one to mask; use another geometry"
-            )
+        try:
+            if not self.geometry.needs_gradient:
+                raise InvalidValueError(
+                    f"{type(self.geometry).__name__} takes one pass, so that there is no second one to mask; use another one"
+                )
+            hooks = Masks(type(self).__name__, rule, baseline, self.options.seed, rate)
+        except BaseException:
+            self._unlink()
+            raise
         self.rate = rate
-        self._use_hooks(Masks(type(self).__name__, rule, baseline, self.options.seed, rate))
+        self._use_hooks(hooks)
 
 
 class Masks(ContributionHooks):

@@ -23,7 +23,7 @@ Dominance = Literal["batch", "sample"]
 Scope = Literal["all", "dominant"]
 Choice = Literal["dominant", "weakest", "random"]
 
-Before = tuple[tuple[str, ...], Tensor | None, int]
+Before = tuple[tuple[str, ...], Tensor | None, int, Tensor | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class ModalityShares(ContributionHooks):
         self.standard_errors: Tensor | None = None
         """Of the last contributions, shape ``(M,)``, where they are estimates from sampled orders."""
         self._age = 0
-        self._before: Before = (), None, 0
+        self._before: Before = (), None, 0, None
         self._step = 0
         self._index: Tensor | int = 0
         self._weights: list[Tensor] = []
@@ -103,13 +103,13 @@ class ModalityShares(ContributionHooks):
 
     @override
     def begin(self) -> None:
-        self._before = self.modalities, self.shares, self._age
+        self._before = self.modalities, self.shares, self._age, self.standard_errors
 
     @override
     def end(self, *, finite: bool) -> None:
         if not finite:
             # Contributions of a step that is skipped count neither in an average nor for an interval.
-            self.modalities, self.shares, self._age = self._before
+            self.modalities, self.shares, self._age, self.standard_errors = self._before
         self._weights, self._held = [], []
 
     def plan(self, modalities: tuple[str, ...]) -> Plan:

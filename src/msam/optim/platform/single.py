@@ -34,16 +34,18 @@ class SingleProcess:
         """Read numbers on which a decision rests, all of them in one wait for the device.
 
         Args:
-            numbers: 0-d tensors, all of them at hand or all on one device, the same ones in all processes; or floats.
+            numbers: Floats, and 0-d tensors at hand or on one device; the same ones in all processes.
 
         Returns:
             Their values.
         """
-        tensors = [number for number in numbers if isinstance(number, Tensor)]
-        if not tensors or vectors.is_at_hand(tensors[0]):
-            return [number if isinstance(number, float) else vectors.to_float(number) for number in numbers]
-        found = iter(cast(list[float], torch.stack([_widen(number) for number in tensors]).tolist()))
-        return [next(found) if isinstance(number, Tensor) else number for number in numbers]
+        found = [
+            number if isinstance(number, float) else vectors.to_float(number) if vectors.is_at_hand(number) else None
+            for number in numbers
+        ]
+        away = [cast(Tensor, number) for number, value in zip(numbers, found, strict=True) if value is None]
+        read = iter(cast(list[float], torch.stack([_widen(number) for number in away]).tolist()) if away else [])
+        return [next(read) if value is None else value for value in found]
 
 
 def _widen(number: Tensor) -> Tensor:

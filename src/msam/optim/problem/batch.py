@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from msam.checks import check_callable
+from msam.checks import check_callable, check_type
 from msam.contribution import Baseline, ContributionRule, Plan
 from msam.contribution.nested import first_leaf
 from msam.errors import InvalidValueError
@@ -94,7 +94,7 @@ class Batch:
         if len(self.parts) == 1:
             return self._run_part(self.parts[0], weight)
         pairs = zip(self.parts, self.part_weights, strict=True)
-        losses = [self._run_part(part, weight * share) * share for part, share in pairs]
+        losses = [_as_loss(self._run_part(part, weight * share)) * share for part, share in pairs]
         return losses[0] if len(losses) == 1 else cast("Tensor | float", sum(losses))
 
     def _run_part(self, part: Closure | MultimodalClosure, weight: Tensor | float) -> Tensor | float:
@@ -144,6 +144,12 @@ class Batch:
             raise InvalidValueError(f"micro-batches must have the same modalities in the same order, found {found}")
         return parts
 
+    @property
+    def models(self) -> list[nn.Module]:
+        """The modules that multimodal parts run, each once."""
+        found = [part.model for part in self.parts if isinstance(part, MultimodalClosure) and part.model is not None]
+        return list(dict.fromkeys(found))
+
     def with_parts(self, parts: Sequence[MultimodalClosure]) -> "Batch":
         """Make a batch of other parts, with the same scaling.
 
@@ -171,3 +177,9 @@ class Batch:
         for part in self.parts:
             if isinstance(part, MultimodalClosure):
                 part.forget()
+
+
+def _as_loss(found: object) -> Tensor | float:
+    """Refuse what cannot be added up."""
+    check_type("what a micro-batch closure returns", found, (Tensor, float, int), "its loss, a tensor or a number")
+    return cast("Tensor | float", found)
