@@ -11,6 +11,10 @@ settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50
 settings.load_profile("ci")
 
 
+def pytest_report_header() -> str:
+    return f"torch's instructions: {torch.backends.cpu.get_cpu_capability()}"
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
