@@ -12,7 +12,7 @@ from cases import sgd
 from msam.errors import InvalidStateError, SkippedStepsWarning
 from problems import Problem, all_same_bits, same_bits
 
-NAMED = r"the value of the coalition \['image'\] is not finite on \d of \d samples"
+NAMED = r"the model's output is not finite with 'image' present and 'audio' absent, on \d of \d samples"
 
 
 class Unit(nn.Module):

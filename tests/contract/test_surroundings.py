@@ -225,13 +225,13 @@ class Words(nn.Module):
         self.table = nn.Embedding(6, 4, max_norm=0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.table(x).mean(1)
+        return self.table(x.long()).mean(1)
 
 
 def with_words(case: Case) -> tuple[Problem, nn.Parameter]:
     problem = make(case, torch.float32)
     problem.model.encoders["audio"] = Words()
-    problem.inputs["audio"] = torch.arange(24).reshape(8, 3) % 6
+    problem.inputs["audio"] = torch.arange(24.0).reshape(8, 3) % 6
     return problem, problem.model.encoders["audio"].table.weight
 
 

@@ -332,7 +332,7 @@ class Words(nn.Module):
         self.table = nn.Embedding(6, 4, sparse=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.table(x).mean(1)
+        return self.table(x.long()).mean(1)
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
@@ -340,7 +340,7 @@ class Words(nn.Module):
 def test_sparse_gradients_are_refused_by_name(case: Case):
     problem = Problem()
     problem.model.encoders["audio"] = Words()
-    problem.inputs["audio"] = torch.arange(24).reshape(8, 3) % 6
+    problem.inputs["audio"] = torch.arange(24.0).reshape(8, 3) % 6
     optimizer = case.build_ascending(torch.optim.SGD(problem.parameters, lr=0.1), rho=0.3, model=problem.model)
     before = problem.copy_parameters()
     with pytest.raises(InvalidValueError, match=r"must be dense, found a sparse one of shape \(6, 4\); use"):
