@@ -57,7 +57,7 @@ def test_an_error_in_the_closure_restores_and_leaves(case: Case, at: int, on_non
         torch.optim.SGD(problem.parameters, lr=0.1, momentum=0.9), rho=0.5, model=problem.model, on_nonfinite=on_nonfinite
     )
     warm_up(problem, case, optimizer)
-    state = copy.deepcopy(optimizer.state_dict())
+    state = copy.deepcopy(optimizer.base.state_dict())
     before, places = problem.copy_parameters(), [p.data_ptr() for p in problem.parameters]
     problem.faults[at] = fail
     with pytest.raises(ClosureError):
@@ -65,7 +65,7 @@ def test_an_error_in_the_closure_restores_and_leaves(case: Case, at: int, on_non
     assert problem.passes == at
     assert all_same_bits(problem.parameters, before)
     assert [p.data_ptr() for p in problem.parameters] == places
-    assert same_content(optimizer.state_dict()["state"], state["state"]), "the base must not have stepped"
+    assert same_content(optimizer.base.state_dict()["state"], state["state"]), "the base must not have stepped"
     assert optimizer.summary()["steps"] == case.warm_up
     problem.step(case, optimizer)
     assert optimizer.summary()["steps"] == case.warm_up + 1

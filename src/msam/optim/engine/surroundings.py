@@ -24,8 +24,8 @@ class Surroundings:
 
     - Buffers of the model (BatchNorm's statistics): small ones always, large ones if the first pass wrote into them, are
       copied before the second pass, and restored after it.
-    - Parameters of the model that are in no group of ours (a codebook that ``forward`` moves): those that the first pass wrote
-      into. Writes through ``.data`` do not show, unless they put other memory in its place.
+    - Parameters of the model that are in no group of ours, or frozen (a codebook that ``forward`` moves): those that the first
+      pass wrote into. Writes through ``.data`` do not show, unless they put other memory in its place.
     - ``.grad`` of parameters of no group of ours: set aside for the second pass and put back, so that another optimizer gets
       the gradient of the first pass alone. They are those of the model, or of a `MultimodalClosure`'s; else they are found by
       following the loss that the closure returns.
@@ -53,6 +53,7 @@ class Surroundings:
         self._parts: list[tuple[nn.Module, list[nn.Module | None], int]] = []
         self._slots: list[Slot] = []
         self._others: list[Tensor] = []
+        self._watched: list[Tensor] = []
         self._strangers: list[Tensor] = []
         self._models: list[nn.Module] = []
         self._rewritten: list[Tensor] = []
@@ -63,9 +64,12 @@ class Surroundings:
 
     def start_first(self) -> None:
         """Note how everything is before the pass at theta."""
-        if self._model is not None and not self._is_known():
-            self._look(self._model)
-        self._states = [_state(tensor) for tensor in self._others]
+        if self._model is not None:
+            if not self._is_known():
+                self._look(self._model)
+            # Our own that are frozen now are not ours to move either.
+            self._watched = [*self._others, *(tensor for tensor in self._weights if not tensor.requires_grad)]
+        self._states = [_state(tensor) for tensor in self._watched]
         self._buffer_states = [
             (part, name, _state(found))
             for part, name in self._slots
@@ -122,11 +126,11 @@ class Surroundings:
                 self._moving.add((part, name))
             if not _is_large(buffer) or (part, name) in self._moving:
                 chosen.append(buffer)
-        for tensor, state in zip(self._others, self._states, strict=True):
+        for tensor, state in zip(self._watched, self._states, strict=True):
             if _state(tensor) != state and _can_be_copied(tensor):
                 self._moving.add(tensor)
         if self._moving:
-            chosen += [tensor for tensor in self._others if tensor in self._moving]
+            chosen += [tensor for tensor in self._watched if tensor in self._moving]
         self._backup.take(chosen)
         trained = (tensor for tensor in (*self._others, *self._strangers) if tensor.requires_grad)
         self._foreign = [(tensor, tensor.grad) for tensor in trained]
