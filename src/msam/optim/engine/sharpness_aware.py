@@ -1,5 +1,6 @@
 """The optimizer: what a user of any sharpness-aware method holds in their hands."""
 
+import warnings
 from typing import Any, overload
 
 import torch
@@ -11,8 +12,9 @@ from typing_extensions import override
 
 from msam.checks import check_type, kind_of
 from msam.combine import Combination
-from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError
+from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError, MsamWarning
 from msam.geometry import Geometry, find_geometry
+from msam.optim.engine.account import Account
 from msam.optim.engine.checkpoint import Kind, check_state, pack_state, unpack_state
 from msam.optim.engine.core import Engine
 from msam.optim.engine.linked import LinkedOptimizer, check_rho
@@ -292,6 +294,12 @@ class SharpnessAware(LinkedOptimizer):
             **engine.hooks.state_dict(),
         }
 
+    def _fresh_state(self) -> dict[str, Any]:
+        """The engine's part of the state of an optimizer that has taken no step."""
+        memory: dict[str, Any] = {"buffers": {}, "numbers": {}}
+        own = {"method": self.method, **Account().state_dict(), "memory": memory}
+        return {**own, "contributions": {"modalities": [], "shares": None}}
+
     def _kinds(self) -> list[Kind]:
         """What is remembered of each parameter."""
         found = []
@@ -317,6 +325,15 @@ class SharpnessAware(LinkedOptimizer):
             changed = before(self, state_dict)
             state_dict = state_dict if changed is None else changed
         base, own = unpack_state(state_dict)
+        if own is None and base["param_groups"] and all(self.rho_key in group for group in base["param_groups"]):
+            warnings.warn(
+                "a state should hold what the engine remembers, found none beside the groups' rho, as in the flattened form of "
+                "torch.distributed.checkpoint: counters, moving averages and contributions start anew; save state_dict(), "
+                "or without flatten_optimizer_state_dict, to keep them",
+                MsamWarning,
+                stacklevel=2,
+            )
+            own = self._fresh_state()
         check_state(own, self.method, self._kinds())
         assert own is not None
         self._engine.hooks.check_state(own)
