@@ -68,6 +68,20 @@ def as_number(
     return number
 
 
+def keep_number(owner: object, name: str, low: float, high: float = float("inf"), *, bounds: str, remedy: str) -> None:
+    """Replace a number in a frozen dataclass by what `as_number` makes of it.
+
+    Args:
+        owner: The dataclass.
+        name: Of its field.
+        low: As in `as_number`.
+        high: As in `as_number`.
+        bounds: As in `as_number`.
+        remedy: As in `as_number`.
+    """
+    object.__setattr__(owner, name, as_number(name, getattr(owner, name), low, high, bounds=bounds, remedy=remedy))
+
+
 def as_count(name: str, value: Any, low: int = 0, *, remedy: str = "") -> int:
     """Return a whole number as a Python int.
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
+from msam.checks import keep_number
 from msam.combine.base import LinearCombination
-from msam.errors import InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Blend(LinearCombination):
     keeps_first = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.plain < 1:
-            raise InvalidValueError(f"plain must be in [0, 1), found {self.plain}; 0 drops the gradient at theta, as SAM does")
+        keep_number(self, "plain", 0, 1, bounds="[)", remedy="0 drops the gradient at theta, as SAM does")
 
     @override
     def weights(self, share: Tensor | None) -> tuple[float, float]:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from msam.checks import keep_number
 from msam.combine.base import Combination
-from msam.errors import InvalidValueError
 from msam.geometry.memory import Memory
 from msam.geometry.vectors import global_cosine, global_norm, inverse_norm
 
@@ -34,8 +34,7 @@ class LookReuse(Combination):
     remembers = ("flatter",)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < float("inf"):
-            raise InvalidValueError(f"alpha must be finite and >= 0, found {self.alpha}; the default is 0.7")
+        keep_number(self, "alpha", 0, bounds="[)", remedy="the default is 0.7")
 
     @override
     def merge_(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from msam.checks import keep_number
 from msam.combine.base import Combination
-from msam.errors import InvalidValueError
 from msam.geometry.memory import Memory
 from msam.geometry.vectors import global_cosine
 
@@ -33,8 +33,7 @@ class SurrogateGap(Combination):
     keeps_first = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < float("inf"):
-            raise InvalidValueError(f"alpha must be finite and >= 0, found {self.alpha}; use alpha=0 for SAM")
+        keep_number(self, "alpha", 0, bounds="[)", remedy="use alpha=0 for SAM")
 
     @override
     def merge_(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from msam.checks import check_type, keep_number
 from msam.combine.base import Combination
-from msam.errors import InvalidValueError
 from msam.geometry.memory import Memory
 
 
@@ -34,8 +34,8 @@ class WeightedSharpness(Combination):
     keeps_first = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma < 1:
-            raise InvalidValueError(f"gamma must be in [0, 1), found {self.gamma}; the paper's value is 0.9")
+        keep_number(self, "gamma", 0, 1, bounds="[)", remedy="the paper's value is 0.9")
+        check_type("decouple", self.decouple, bool, "True or False")
 
     @property
     def kappa(self) -> float:

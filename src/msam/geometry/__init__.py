@@ -40,7 +40,7 @@ def find_geometry(geometry: Geometry | str) -> Geometry:
     """
     if isinstance(geometry, Geometry):
         return geometry
-    if geometry not in GEOMETRIES:
+    if not isinstance(geometry, str) or geometry not in GEOMETRIES:
         raise InvalidValueError(f"the geometry must be one of {list(GEOMETRIES)} or a Geometry, found {geometry!r}")
     return GEOMETRIES[geometry]()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from msam.errors import InvalidValueError
+from msam.checks import keep_number
 from msam.geometry.base import Geometry
 from msam.geometry.shrinking import Alpha, Shrinking
 from msam.geometry.vectors import inverse_norm
@@ -37,8 +37,7 @@ class Adaptive(Geometry):
     is_parallel = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta < float("inf"):
-            raise InvalidValueError(f"eta must be finite and >= 0, found {self.eta}; the usual value is 0.01")
+        keep_number(self, "eta", 0, bounds="[)", remedy="the usual value is 0.01")
 
     @override
     def scale(self, norm: Tensor) -> Tensor:
@@ -102,8 +101,7 @@ class Fisher(Geometry):
     is_parallel = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta < float("inf"):
-            raise InvalidValueError(f"eta must be finite and >= 0, found {self.eta}; use eta=0 for SAM")
+        keep_number(self, "eta", 0, bounds="[)", remedy="use eta=0 for SAM")
 
     @override
     def scale(self, norm: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from msam.errors import InvalidValueError
+from msam.checks import keep_number
 from msam.geometry.base import Geometry
 from msam.geometry.memory import Memory
 from msam.geometry.vectors import inverse_norm
@@ -36,10 +36,8 @@ class Friendly(Geometry):
     remembers = ("average",)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam < 1:
-            raise InvalidValueError(f"lam must be in [0, 1), found {self.lam}; the paper uses 0.6 to 0.95")
-        if not abs(self.sigma) < float("inf"):
-            raise InvalidValueError(f"sigma must be finite, found {self.sigma}; the paper uses 1")
+        keep_number(self, "lam", 0, 1, bounds="[)", remedy="the paper uses 0.6 to 0.95")
+        keep_number(self, "sigma", float("-inf"), bounds="()", remedy="the paper uses 1")
 
     @override
     def scale(self, norm: Tensor) -> Tensor:
@@ -85,8 +83,7 @@ class Momentum(Geometry):
     remembers = ("momentum",)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mu < 1:
-            raise InvalidValueError(f"mu must be in [0, 1), found {self.mu}; the usual value is 0.9")
+        keep_number(self, "mu", 0, 1, bounds="[)", remedy="the usual value is 0.9")
 
     @override
     def scale(self, norm: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from msam.checks import keep_number
 from msam.errors import InvalidValueError
 from msam.geometry.base import Geometry
 from msam.geometry.vectors import inverse_norm
@@ -62,5 +63,5 @@ class Shrinking(Geometry):
         return torch.hypot(torch.ones_like(norm), self.alpha * norm).reciprocal()
 
     def _check_alpha(self, usual: str) -> None:
-        if not callable(self.alpha) and not 0 <= self.alpha < float("inf"):
-            raise InvalidValueError(f"alpha must be finite and >= 0, found {self.alpha}; {usual}")
+        if not callable(self.alpha):
+            keep_number(self, "alpha", 0, bounds="[)", remedy=usual)

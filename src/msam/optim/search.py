@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite, sqrt
 
+from msam.checks import as_count, as_number, check_callable, check_type
 from msam.errors import InvalidValueError
 
 COARSE = (0.03, 0.065, 0.14, 0.3, 0.65, 1.4, 3.0)
@@ -69,12 +70,14 @@ def find_rho(evaluate: Callable[[float], float], coarse: Sequence[float] = COARS
         >>> search.rho, len(search.scores), search.at_edge
         (0.536, 11, False)
     """
+    check_callable("evaluate", evaluate, "a function from a radius to a score")
+    check_type("coarse", coarse, Sequence, "a sequence of radii", remedy=f"such as {list(COARSE)}")
+    coarse = [as_number("a radius in coarse", rho) for rho in coarse]
+    refinements = as_count("refinements", refinements)
     if len(coarse) < 2 or any(second <= first for first, second in pairwise(coarse)) or coarse[0] <= 0:
         raise InvalidValueError(
             f"coarse must be at least two ascending radii > 0, found {list(coarse)}; such as {list(COARSE)}"
         )
-    if refinements < 0:
-        raise InvalidValueError(f"refinements must be >= 0, found {refinements}")
     scores = {rho: _score(evaluate(rho)) for rho in coarse}
     for _ in range(refinements):
         scores.update({rho: _score(evaluate(rho)) for rho in refined_strengths(scores)})

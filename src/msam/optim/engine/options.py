@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from msam.checks import check_callable, check_type
 from msam.errors import InvalidValueError
 from msam.optim.engine.radius import RhoRule
 from msam.optim.engine.schedule import Interval, Schedule, make_schedule
@@ -46,8 +48,14 @@ class EngineOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.on_nonfinite not in {"skip", "raise"}:
+        if self.on_nonfinite not in ("skip", "raise"):
             raise InvalidValueError(f"on_nonfinite must be 'skip' or 'raise', found {self.on_nonfinite!r}")
+        check_type("same_noise", self.same_noise, bool, "True or False")
+        check_type("seed", None if isinstance(self.seed, bool) else self.seed, Integral, "a whole number")
+        object.__setattr__(self, "seed", int(self.seed))
+        for name, words in (("rho_schedule", "'constant', 'lr' or a function"), ("perturb", "'all', 'norm' or a function")):
+            if not isinstance(getattr(self, name), str):
+                check_callable(name, getattr(self, name), words)
         if isinstance(self.rho_schedule, str) and self.rho_schedule not in {"constant", "lr"}:
             raise InvalidValueError(f"rho_schedule must be 'constant', 'lr' or a function, found {self.rho_schedule!r}")
         if isinstance(self.perturb, str) and self.perturb not in {"all", "norm"}:

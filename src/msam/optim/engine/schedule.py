@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from random import Random
 
 from torch import Tensor
 from typing_extensions import override
 
-from msam.errors import InvalidValueError
+from msam.checks import as_count, as_number, keep_number, kind_of
+from msam.errors import InvalidTypeError
 from msam.geometry import Memory
 
 
@@ -47,8 +49,7 @@ class Every(Schedule):
     k: int = 1
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise InvalidValueError(f"an interval must be >= 1, found {self.k}; use 1 to ascend at every step")
+        object.__setattr__(self, "k", as_count("an interval", self.k, 1, remedy="use 1 to ascend at every step"))
 
     @override
     def ascends(self, step: int, norm: Tensor | None, memory: Memory, seed: int) -> bool:
@@ -71,8 +72,8 @@ class WithProbability(Schedule):
     probability: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.probability <= 1:
-            raise InvalidValueError(f"a probability must be in (0, 1], found {self.probability}; use rho=0 for never")
+        number = as_number("a probability", self.probability, 0, 1, bounds="(]", remedy="use rho=0 for never")
+        object.__setattr__(self, "probability", number)
 
     @override
     def ascends(self, step: int, norm: Tensor | None, memory: Memory, seed: int) -> bool:
@@ -122,10 +123,10 @@ class WhenSteep(Schedule):
     needs_gradient = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InvalidValueError(f"steps must be >= 1, found {self.steps}; give the length of training")
-        if not 0 <= self.delta < 1:
-            raise InvalidValueError(f"delta must be in [0, 1), found {self.delta}; the usual value is 0.9")
+        object.__setattr__(self, "steps", as_count("steps", self.steps, 1, remedy="give the length of training"))
+        for name in ("first", "last"):
+            keep_number(self, name, float("-inf"), bounds="()", remedy="the usual values are 1 and -1")
+        keep_number(self, "delta", 0, 1, bounds="[)", remedy="the usual value is 0.9")
 
     @override
     def ascends(self, step: int, norm: Tensor | None, memory: Memory, seed: int) -> bool:
@@ -157,7 +158,7 @@ def make_schedule(interval: Interval) -> Schedule:
         The schedule.
 
     Raises:
-        InvalidValueError: If it is none of these.
+        InvalidTypeError: If it is none of these.
 
     Example:
         >>> make_schedule(5)
@@ -167,12 +168,13 @@ def make_schedule(interval: Interval) -> Schedule:
     """
     if isinstance(interval, Schedule):
         return interval
-    if isinstance(interval, int):
-        return Every(interval)
-    if isinstance(interval, float):
-        return WithProbability(interval)
+    if isinstance(interval, Integral) and not isinstance(interval, bool):
+        return Every(int(interval))
+    if isinstance(interval, Real) and not isinstance(interval, bool):
+        return WithProbability(float(interval))
     if callable(interval):
         return When(interval)
-    raise InvalidValueError(
-        f"interval must be a whole number, a probability, a function of the step or a Schedule, found {interval!r}"
+    raise InvalidTypeError(
+        "interval must be a whole number, a probability, a function of the step or a Schedule, found "
+        f"{kind_of(interval)}; use 1 for every step"
     )

@@ -82,6 +82,7 @@ class ModalityMaskedSAM(ContributionMethod):
         if rate != "dominance":
             rate = as_number("rate", rate, 0, 1, bounds="[]", remedy="0 masks nothing, 'dominance' as much as one dominates")
         rule = ContributionRule(value)
+        plain = as_number("plain", plain, 0, 1, bounds="[)", remedy="0 drops the gradient at theta, as SAM does")
         combination = Blend(plain) if plain else Replace()
         super().__init__(base, rho=rho, geometry=geometry, combination=combination, model=model, **options)
         try:
