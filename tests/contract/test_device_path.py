@@ -43,11 +43,11 @@ def test_all_that_ask_whether_a_number_is_at_hand_ask_where_it_can_be_changed(aw
     stacked = []
     stack = torch.stack
     monkeypatch.setattr(torch, "stack", lambda tensors, *rest: stacked.append(len(tensors)) or stack(tensors, *rest))
-    numbers = [torch.tensor(2.5), torch.tensor(3.5, dtype=torch.float64)]
-    assert SingleProcess().read(numbers) == [2.5, 3.5]
+    numbers = [1.5, torch.tensor(2.5), 0.5, torch.tensor(3.5, dtype=torch.float64)]
+    assert SingleProcess().read(numbers) == [1.5, 2.5, 0.5, 3.5]
     assert stacked == []
     away()
-    assert SingleProcess().read(numbers) == [2.5, 3.5]
+    assert SingleProcess().read(numbers) == [1.5, 2.5, 0.5, 3.5]
     assert stacked == [2], "the numbers must come in one reading"
     factor, ones = torch.tensor(0.5), [torch.ones(2)]
     assert vectors.add_scaled_([torch.zeros(2)], ones, factor) is factor
