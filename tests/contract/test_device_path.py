@@ -5,7 +5,9 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
+import msam
 from cases import Case, methods, methods_with, sgd
+from msam.combine import Blend
 from msam.geometry import vectors
 from msam.optim.platform.single import SingleProcess
 from problems import Problem, all_same_bits, distance, perturbation, plain_gradients, warm_up
@@ -41,11 +43,11 @@ def test_all_that_ask_whether_a_number_is_at_hand_ask_where_it_can_be_changed(aw
     stacked = []
     stack = torch.stack
     monkeypatch.setattr(torch, "stack", lambda tensors, *rest: stacked.append(len(tensors)) or stack(tensors, *rest))
-    numbers = [torch.tensor(2.5), torch.tensor(3.5, dtype=torch.float64)]
-    assert SingleProcess().read(numbers) == [2.5, 3.5]
+    numbers = [1.5, torch.tensor(2.5), 0.5, torch.tensor(3.5, dtype=torch.float64)]
+    assert SingleProcess().read(numbers) == [1.5, 2.5, 0.5, 3.5]
     assert stacked == []
     away()
-    assert SingleProcess().read(numbers) == [2.5, 3.5]
+    assert SingleProcess().read(numbers) == [1.5, 2.5, 0.5, 3.5]
     assert stacked == [2], "the numbers must come in one reading"
     factor, ones = torch.tensor(0.5), [torch.ones(2)]
     assert vectors.add_scaled_([torch.zeros(2)], ones, factor) is factor
@@ -90,12 +92,44 @@ def test_steps_are_those_of_the_ordinary_path(case: Case, dtype: torch.dtype, gr
 
 
 @methods
-def test_a_filter_leaves_the_other_gradients_as_they_are(case: Case, away):
+def test_steps_of_some_parameters_only_are_those_of_the_ordinary_path(case: Case, away):
     near, distant = Problem(torch.float64), Problem(torch.float64)
     near.step(case, case.build(sgd(near), rho=0.3, perturb=is_matrix), times=3)
     away()
     distant.step(case, case.build(sgd(distant), rho=0.3, perturb=is_matrix), times=3)
     torch.testing.assert_close(distant.copy_parameters(), near.copy_parameters(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+@pytest.mark.parametrize("groups", GROUPS)
+def test_a_gradient_that_stays_in_its_buffer_is_weighed_as_a_copy_of_it_is(groups: str, is_away: bool, away):
+    """A `MultimodalClosure` can be weighed, so that the second gradient adds to the first; a plain one cannot."""
+    if is_away:
+        away()
+    kept, copied = Problem(torch.float64), Problem(torch.float64)
+    blend = Blend(0.3)
+    parts = {"rho": 0.3, "geometry": "monge", "combination": blend, "perturb": is_matrix}
+    first, second = (msam.SharpnessAware(grouped(problem, groups), **parts) for problem in (kept, copied))
+    for _ in range(3):
+        first.step(msam.MultimodalClosure(kept.model, kept.inputs, kept.target, kept.loss))
+        copied.step(None, second)
+    torch.testing.assert_close(kept.copy_parameters(), copied.copy_parameters(), rtol=1e-12, atol=1e-13)
+
+
+@methods
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_length_is_positive_also_where_eps_goes_against_the_gradient(case: Case, is_away: bool, away):
+    if is_away:
+        away()
+    problem = Problem(torch.float64)
+    base = torch.optim.SGD(problem.parameters, lr=0.01, maximize=True)
+    optimizer = case.build_ascending(base, rho=0.3)
+    problem.step(case, optimizer, times=case.warm_up)
+    before = problem.copy_parameters()
+    problem.step(case, optimizer)
+    length = distance(problem.seen[-1], before)
+    for key in ("mean_eps_norm", "intended_eps_norm", "true_eps_norm"):
+        assert optimizer.summary()[key] == pytest.approx(length, rel=1e-9)
 
 
 def is_matrix(parameter: Tensor) -> bool:

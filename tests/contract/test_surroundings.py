@@ -122,13 +122,13 @@ class Diary(nn.Module):
 
 
 @methods_and_readings
-@pytest.mark.parametrize(("since", "frozen_in"), [(0, "no group"), (2, "no group"), (0, "a group")])
+@pytest.mark.parametrize(("since", "frozen_in"), [(0, "no_group"), (2, "no_group"), (0, "a_group")])
 def test_what_forward_writes_into_is_as_after_one_pass(case: Case, since: int, frozen_in: str):
     problem, plain = make(case), Problem(torch.float64)
     diaries = [Diary(), Diary()]
     for each, diary in zip((problem, plain), diaries, strict=True):
         each.model.encoders["image"].insert(0, diary)
-    members = [p for p in problem.parameters if p.requires_grad or frozen_in == "a group"]
+    members = [p for p in problem.parameters if p.requires_grad or frozen_in == "a_group"]
     base = torch.optim.SGD(members, lr=0.05)
     optimizer = case.build_ascending(base, rho=0.5, model=problem.model)
     reference = torch.optim.SGD([p for p in plain.parameters if p.requires_grad], lr=0.05)
@@ -236,13 +236,13 @@ def with_words(case: Case) -> tuple[Problem, nn.Parameter]:
 
 
 @methods_and_readings
-@pytest.mark.parametrize("known", ["from the model", "from a step before"])
+@pytest.mark.parametrize("known", ["from_the_model", "from_a_step_before"])
 def test_a_table_is_as_before_where_the_pass_at_theta_raises(case: Case, known: str):
     problem, table = with_words(case)
     optimizer = case.build_ascending(
-        torch.optim.SGD(problem.parameters, lr=0.1), rho=0.5, model=problem.model if known == "from the model" else None
+        torch.optim.SGD(problem.parameters, lr=0.1), rho=0.5, model=problem.model if known == "from_the_model" else None
     )
-    if known != "from the model":
+    if known != "from_the_model":
         problem.step(case, optimizer)
         with torch.no_grad():
             table.mul_(3)

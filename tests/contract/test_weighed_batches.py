@@ -75,7 +75,7 @@ def both(build: Any, kind: str, times: int = 3) -> tuple[msam.SharpnessAware, ms
 
 
 @methods
-@pytest.mark.parametrize("kind", ["size", "each sample", "count", "sum"])
+@pytest.mark.parametrize("kind", ["size", "each_sample", "count", "sum"])
 def test_micro_batches_are_one_batch(case: Case, kind: str):
     first, second = both(lambda problem: case.build_ascending(sgd(problem, lr=0.01), rho=0.2), kind)
     assert first.summary()["perturbed"] == second.summary()["perturbed"] == 3 - case.warm_up
@@ -96,7 +96,7 @@ def test_micro_batches_of_samples_with_shares_of_their_own_are_one_batch(options
         blocks = {"blocks": dict(problem.model.encoders.items())} if "scope" in options else {}
         return msam.ModalityAwareSAM(sgd(problem), rho=0.2, per="sample", **options, **blocks)
 
-    both(build, "each sample")
+    both(build, "each_sample")
 
 
 @methods
