@@ -130,6 +130,7 @@ def check_state(own: Any, method: str, kinds: Sequence[Kind]) -> None:
     for key in ("counts", "eps_norm_sum", "unit_norm_sum", "memory"):
         if key not in own:
             _refuse(f"the key {key!r}", f"none among {list(own)}")
+    _check_numbers(own)
     counts = own["counts"]
     for name in ("steps", "passes", "skipped", "perturbed"):
         count = counts.get(name) if isinstance(counts, Mapping) else None
@@ -145,6 +146,28 @@ def check_state(own: Any, method: str, kinds: Sequence[Kind]) -> None:
                 _refuse(
                     f"one {name!r} for each parameter, of its shape, {shape}", f"{getattr(buffer, 'shape', buffer)} at {index}"
                 )
+
+
+def _check_numbers(own: Mapping[str, Any]) -> None:
+    """Refuse sums and lists of numbers that are none."""
+    for key in ("eps_norm_sum", "unit_norm_sum"):
+        if not isinstance(own[key], Tensor | float | int) or (isinstance(own[key], Tensor) and own[key].numel() != 1):
+            _refuse(f"a number under {key!r}", repr(own[key]))
+    for key, kind in (("observed", float), ("in_a_row", int)):
+        found = own.get(key, [kind(0), kind(0)])
+        if not isinstance(found, list) or len(found) != 2 or not all(isinstance(number, kind) for number in found):
+            _refuse(f"two numbers under {key!r}", repr(found))
+    noise = own.get("noise")
+    if noise is not None and not (isinstance(noise, Mapping) and set(noise) <= {"python", "numpy"}):
+        _refuse("which generators are rewound under 'noise'", repr(noise))
+    log = own.get("shrinkage")
+    if log is None:
+        return
+    if not isinstance(log, Mapping) or not {"ring", "count", "in_a_row", "warned"} <= set(log):
+        _refuse("ring, count, in_a_row and warned under 'shrinkage'", repr(log))
+    ring = log["ring"]
+    if ring is not None and not (isinstance(ring, Tensor) and ring.ndim == 1 and isinstance(log["count"], int)):
+        _refuse("a list of numbers and their count under 'shrinkage'", repr(log))
 
 
 def _refuse(rule: str, found: str) -> None:

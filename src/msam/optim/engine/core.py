@@ -256,6 +256,9 @@ class Engine:
         # A filter keeps gradients out of the ascent that the combination uses all the same.
         if first and self.selects is not None:
             norm = norm + self.platform.norm(list(first.values()))
+        if first and self.share is not None:
+            # Where the two gradients are combined after the decision, the share has not reached them yet.
+            norm = norm + 0 * self.share.detach().to(norm)
         return norm if self.hooks.doubt is None else norm + self.hooks.doubt.to(norm)
 
     def compare_later(self, *, accumulates: bool) -> Seen:
