@@ -1,10 +1,14 @@
 """The parts of the way up and back: the kept backup, and the sum with a factor that is, or is not, at hand."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
+from torch import Tensor
 
+import msam
 from cases import CASES, sgd
 from msam.geometry import vectors
 from msam.optim.engine.snapshot import Backup
@@ -76,3 +80,24 @@ def test_a_step_is_the_same_whether_the_factor_is_at_hand_or_not(name: str, monk
     monkeypatch.setattr(vectors, "is_at_hand", lambda _: False)
     for found, expected in zip(train().parameters, at_hand.parameters, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_optimizer_and_its_buffers_go_without_the_garbage_collector():
+    gc.collect()
+    gc.disable()
+    try:
+        weight = torch.ones(3, requires_grad=True)
+        optimizer = msam.SAM(torch.optim.SGD([weight], lr=0.1), rho=0.1)
+
+        def closure() -> Tensor:
+            weight.grad = None
+            loss = weight.square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        gone = weakref.ref(optimizer)
+        del optimizer
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from msam.combine import Combination, LinearCombination, Replace
 from msam.errors import InvalidStateError, InvalidValueError
@@ -15,7 +16,6 @@ from msam.geometry import Geometry, Memory, vectors
 from msam.optim.engine.account import Account
 from msam.optim.engine.ascent import Ascent, PerturbedGroup
 from msam.optim.engine.hooks import Hooks
-from msam.optim.engine.linked import LinkedOptimizer
 from msam.optim.engine.observation import Seen, is_half, measure_move
 from msam.optim.engine.options import Both, EngineOptions
 from msam.optim.engine.radius import scheduled_radii
@@ -32,7 +32,8 @@ class Engine:
     """What a sharpness-aware optimizer is made of.
 
     Args:
-        optimizer: Whose groups it works on.
+        base: The base optimizer, whose groups it works on.
+        rho_key: The key of each group's radius.
         geometry: Which perturbation.
         combination: How the two gradients make one update.
         options: Of all methods.
@@ -44,7 +45,8 @@ class Engine:
 
     def __init__(
         self,
-        optimizer: LinkedOptimizer,
+        base: Optimizer,
+        rho_key: str,
         geometry: Geometry,
         combination: Combination,
         options: EngineOptions,
@@ -54,8 +56,7 @@ class Engine:
         self.schedule = options.make_schedule()
         self._filter = options.make_filter(model)
         self._check_parts()
-        self._optimizer = optimizer
-        self.base = optimizer.base
+        self.base, self._rho_key = base, rho_key
         self.hooks = Hooks()
         self.platform = SingleProcess()
         self.account = Account()
@@ -63,7 +64,7 @@ class Engine:
         self.backup = Backup(stays=not combination.keeps_first)
         self.witness = Witness()
         self.noise = Noise()
-        self.weights = Weights(optimizer)
+        self.weights = Weights(base)
         self.surroundings = Surroundings(model, self.weights)
         self.share: Tensor | None = None
         """The share of the loss that is taken at theta + eps, where the combination needs it."""
@@ -86,7 +87,7 @@ class Engine:
         self.backup.restore_()
         self._decoupled = {}
         known = self._known
-        now = list(self.weights)
+        now = [parameter for group in self.base.param_groups for parameter in group["params"]]
         if len(now) != len(known) or not all(map(is_, now, known)):
             self.look()
 
@@ -107,8 +108,7 @@ class Engine:
         Returns:
             One number per group.
         """
-        optimizer = self._optimizer
-        return scheduled_radii(self.options.rho_schedule, optimizer.param_groups, self.steps, optimizer.rho_key)
+        return scheduled_radii(self.options.rho_schedule, self.base.param_groups, self.steps, self._rho_key)
 
     def gradients(self) -> list[Tensor]:
         """List the gradients that the last pass left.
@@ -399,7 +399,7 @@ class Engine:
     @torch.no_grad()
     def _apply_decoupled_(self) -> None:
         moves, self._decoupled = self._decoupled, {}
-        for group in self._optimizer.param_groups:
+        for group in self.base.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter in moves]
             length = -float(group["lr"]) * (self.combination.decoupled or 0.0) * (-1 if group.get("maximize") else 1)
             if parameters and length:

@@ -104,7 +104,7 @@ class SharpnessAware(LinkedOptimizer):
                     f"{type(combination).__name__} moves the weights by each group's 'lr', found none in a group of "
                     f"{type(base).__name__}; use decouple=False"
                 )
-            self._engine = Engine(self, self.geometry, combination, self.options, model)
+            self._engine = Engine(base, self.rho_key, self.geometry, combination, self.options, model)
         except BaseException:
             self._unlink()
             raise

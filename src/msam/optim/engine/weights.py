@@ -5,10 +5,10 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from msam.geometry.vectors import clone_all
 from msam.optim.engine.ascent import PerturbedGroup
-from msam.optim.engine.linked import LinkedOptimizer
 
 Gradients = dict[Tensor, Tensor]
 """Parameter -> gradient."""
@@ -18,11 +18,12 @@ class Weights:
     """The parameters in an optimizer's groups and what is in their ``.grad``.
 
     Args:
-        optimizer: Whose groups.
+        base: The base optimizer, whose groups they are. Not the wrapper: what it holds must not hold it in turn, or its buffers
+            would outlive it until the garbage collector comes by.
     """
 
-    def __init__(self, optimizer: LinkedOptimizer) -> None:
-        self._optimizer = optimizer
+    def __init__(self, base: Optimizer) -> None:
+        self._base = base
         self._has_complex = False
 
     def look(self) -> None:
@@ -35,7 +36,7 @@ class Weights:
         Yields:
             The parameters.
         """
-        for group in self._optimizer.param_groups:
+        for group in self._base.param_groups:
             yield from group["params"]
 
     def with_gradient(self) -> list[Tensor]:
@@ -44,7 +45,7 @@ class Weights:
         Returns:
             The parameters.
         """
-        groups = self._optimizer.param_groups
+        groups = self._base.param_groups
         return [parameter for group in groups for parameter in group["params"] if parameter.grad is not None]
 
     def gradients(self) -> list[Tensor]:
@@ -104,7 +105,7 @@ class Weights:
         Args:
             kept: A parameter that keeps its own.
         """
-        for group in self._optimizer.param_groups:
+        for group in self._base.param_groups:
             for parameter in group["params"]:
                 if parameter is not kept:
                     parameter.grad = None
@@ -145,7 +146,7 @@ class Weights:
             The groups that have such parameters.
         """
         found = []
-        groups = self._optimizer.param_groups
+        groups = self._base.param_groups
         for rho, group in zip(radii, groups, strict=True):
             if with_gradient is None:
                 members = [parameter for parameter in group["params"] if parameter.requires_grad]
