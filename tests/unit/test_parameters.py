@@ -7,7 +7,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import msam
 from cases import CASES, Case, methods, sgd
-from msam.errors import InvalidStateError, InvalidValueError, PerturbationWarning
+from msam.errors import InvalidStateError, InvalidValueError
 from problems import Problem, all_same_bits
 
 OVERLAP = r"parameters must not share memory, found .* that do: eps would be added twice there"
@@ -100,11 +100,11 @@ def test_views_of_one_storage_that_do_not_overlap_are_taken():
     assert torch.equal(storage, seen[0])
 
 
-def test_views_that_may_overlap_are_warned_of():
+def test_columns_that_lie_beside_each_other_are_accepted_and_those_that_overlap_are_not():
     matrix = torch.randn(4, 4)
-    columns = [nn.Parameter(matrix[:, :2]), nn.Parameter(matrix[:, 2:])]
-    with pytest.warns(PerturbationWarning, match=OVERLAP):
-        msam.SAM(torch.optim.SGD(columns, lr=0.1))
+    msam.SAM(torch.optim.SGD([nn.Parameter(matrix[:, :2]), nn.Parameter(matrix[:, 2:])], lr=0.1))
+    with pytest.raises(InvalidValueError, match=OVERLAP):
+        msam.SAM(torch.optim.SGD([nn.Parameter(matrix[:, :3]), nn.Parameter(matrix[:, 2:])], lr=0.1))
 
 
 # -- tensors that cannot be perturbed in place ---------------------------------------------------------------------------

@@ -137,21 +137,33 @@ def _check_one_storage(parameters: list[Tensor], model: nn.Module | None) -> Non
     """Mark the bytes that each parameter takes; views of one tensor may lie beside each other."""
     taken = torch.zeros(parameters[0].untyped_storage().nbytes(), dtype=torch.bool)
     for index, parameter in enumerate(parameters):
-        size = parameter.element_size()
-        strides = [*(stride * size for stride in parameter.stride()), 1]
-        mine = taken.as_strided([*parameter.shape, size], strides, parameter.storage_offset() * size)
+        mine = _bytes_of(parameter, taken)
         if bool(mine.any()):
             _refuse_overlap(parameters[:index], parameter, model)
         mine.fill_(True)
+
+
+def _bytes_of(parameter: Tensor, storage: Tensor) -> Tensor:
+    """The part of a storage's bytes that a parameter takes."""
+    size = parameter.element_size()
+    strides = [*(stride * size for stride in parameter.stride()), 1]
+    return storage.as_strided([*parameter.shape, size], strides, parameter.storage_offset() * size)
+
+
+def _overlap(first: Tensor, second: Tensor) -> bool:
+    taken = torch.zeros(first.untyped_storage().nbytes(), dtype=torch.bool)
+    _bytes_of(first, taken).fill_(True)
+    return bool(_bytes_of(second, taken).any())
 
 
 def _refuse_overlap(before: list[Tensor], parameter: Tensor, model: nn.Module | None) -> None:
     if any(parameter is other for other in before):
         name = _name(parameter, model)
         raise InvalidValueError(f"each parameter must be given once, found {name} twice: eps would be added twice; drop one")
-    names = ", ".join(_name(other, model) for other in (*before, parameter))
+    other = next(other for other in before if _overlap(other, parameter))
+    names = f"{_name(other, model)} and {_name(parameter, model)}"
     raise InvalidValueError(
-        f"parameters must not share memory, found some of {names} that do: eps would be added twice there, and rho would not "
+        f"parameters must not share memory, found {names} that do: eps would be added twice there, and rho would not "
         "be its length. Tie modules by one Parameter, and re-parametrise (weight_norm and the like) before it or on all"
     )
 
