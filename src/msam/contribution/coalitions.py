@@ -186,7 +186,7 @@ def coalition_values(outputs: Tensor, target: Any, value: ValueFunction) -> Tens
         InvalidValueError: If it does not hold one number per sample.
     """
     count, batch = outputs.shape[:2]
-    per_sample = value(outputs.flatten(0, 1), map_nested(lambda leaf: leaf.repeat(count, *[1] * (leaf.ndim - 1)), target))
+    per_sample = value(outputs.flatten(0, 1), map_nested(lambda leaf: torch.cat([leaf] * count), target))
     if not isinstance(per_sample, Tensor):
         raise InvalidTypeError(
             f"value(output, target) must return one number per sample as a tensor, found {type(per_sample).__name__}"

@@ -1,7 +1,7 @@
 """The one context in which all coalition passes run: evaluation mode, without gradient, and without a trace."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ def evaluation_mode(module: nn.Module | None, *, gradient: bool = False) -> Iter
     Yields:
         Nothing.
     """
-    parts = list(module.modules()) if module is not None else []
+    parts = _list_modules(module)
     training = [part for part in parts if part.training]
     tables = [part.weight for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None]
     copies = [table.detach().clone() for table in tables]
@@ -31,13 +31,7 @@ def evaluation_mode(module: nn.Module | None, *, gradient: bool = False) -> Iter
     _set_training(training, mode=False)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with ExitStack() as stack:
-            if not gradient:
-                # A training pass before this one may hold a table for its backward pass, and finds it as it was.
-                for table in tables:
-                    stack.enter_context(torch.autograd.grad_mode._unsafe_preserve_version_counter(table))
-            stack.callback(_restore, tables, copies)
-            stack.enter_context(torch.set_grad_enabled(gradient))
+        with _kept(tables, copies, gradient=gradient) if tables else nullcontext(), torch.set_grad_enabled(gradient):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -68,6 +62,30 @@ def unnoticed(module: nn.Module | None) -> Iterator[None]:
             for part, name, buffer in buffers:
                 if getattr(part, name) is not buffer:
                     setattr(part, name, buffer)
+
+
+@contextmanager
+def _kept(tables: list[Tensor], copies: list[Tensor], *, gradient: bool) -> Iterator[None]:
+    """Put tables back as they were."""
+    with ExitStack() as stack:
+        if not gradient:
+            # A training pass before this one may hold a table for its backward pass, and finds it as it was.
+            for table in tables:
+                stack.enter_context(torch.autograd.grad_mode._unsafe_preserve_version_counter(table))
+        stack.callback(_restore, tables, copies)
+        yield
+
+
+def _list_modules(module: nn.Module | None) -> list[nn.Module]:
+    """List a module and all in it; `Module.modules` makes up names for them, which takes longer than a small pass."""
+    found: dict[nn.Module, None] = {}
+    waiting = [module] if module is not None else []
+    while waiting:
+        part = waiting.pop()
+        if part not in found:
+            found[part] = None
+            waiting.extend(child for child in part._modules.values() if child is not None)
+    return list(found)
 
 
 def _restore(tensors: list[Tensor], copies: list[Tensor]) -> None:

@@ -146,6 +146,8 @@ def list_leaves(value: Any) -> list[Tensor]:
     Raises:
         InvalidValueError: If a leaf is not a tensor.
     """
+    if isinstance(value, Tensor):
+        return [value]
     leaves: list[Tensor] = []
 
     def note(leaf: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Where the logits are in what a model returns, and what is said of a pass that fails."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -66,21 +65,23 @@ def read_logits(output: Any, logits: Logits | None = None) -> Tensor:
     return found
 
 
-@contextmanager
-def noted(what: str) -> Iterator[None]:
+class noted:  # noqa: N801 - used as a context
     """Add to an error on its way out what was being evaluated.
 
     Args:
         what: In words.
-
-    Yields:
-        Nothing.
     """
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"msam: raised in a coalition pass, {what}")
-        raise
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Do nothing yet."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Add the note."""
+        if isinstance(error, Exception):
+            error.add_note(f"msam: raised in a coalition pass, {self._what}")
 
 
 def describe_coalition(coalition: Collection[str], modalities: Collection[str]) -> str:

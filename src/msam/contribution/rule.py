@@ -29,6 +29,23 @@ class Plan:
     """From values to Shapley values or their estimates, shape ``(M, K)``."""
     sampled: SampledShapley | None = None
     """Where the values are estimates."""
+    _copies: dict[tuple[torch.dtype, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def matrix_like(self, values: Tensor) -> Tensor:
+        """Return the matrix in the type and on the device of some values; it is copied there once.
+
+        Args:
+            values: Of coalitions.
+
+        Returns:
+            Shape ``(M, K)``.
+        """
+        key = values.dtype, values.device
+        found = self._copies.get(key)
+        if found is None:
+            with torch.inference_mode(False):
+                found = self._copies[key] = self.matrix.to(values.device, values.dtype, non_blocking=True)
+        return found
 
 
 @dataclass(frozen=True)
@@ -109,10 +126,10 @@ class ContributionRule:
         with torch.autocast(outputs.device.type, enabled=False):
             if isinstance(self._function, MonoModalResponse):
                 known = _at_least_single(_drop_empty(outputs, plan, present))
-                found = self._function.contribute(known, target, plan.matrix.to(known, non_blocking=True))
+                found = self._function.contribute(known, target, plan.matrix_like(known))
             else:
                 values = _at_least_single(self._evaluate(outputs, target, plan, present))
-                found = plan.matrix.to(values, non_blocking=True) @ values
+                found = plan.matrix_like(values) @ values
         # Of the values alone it would be 0 to rounding.
         return found if present is None else found.masked_fill(~present.to(found.device), 0)
 

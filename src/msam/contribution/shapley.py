@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import combinations
-from math import comb, fsum
+from math import comb, fsum, isfinite, nan
 from numbers import Real
 from typing import Literal
 
@@ -164,12 +164,23 @@ def normalise_shares(contributions: Tensor, negative: NegativeRule = "zero") -> 
             "contributions must be a tensor of floating point with one number for each modality along its last axis, found "
             f"{kind_of(contributions)}, {contributions.dtype}; use .float()"
         )
+    if contributions.ndim == 1 and contributions.is_cpu and not contributions.requires_grad:
+        # Few numbers, at hand: arithmetic of tensors takes ten times as long, at every step of a training run.
+        return torch.tensor(_normalise(contributions.tolist(), negative), dtype=contributions.dtype)
     counted = contributions.clamp_min(0) if negative == "zero" else contributions.abs()
     size = contributions.abs().sum(-1, keepdim=True)
     # The difference is 0 where the sum is finite and NaN elsewhere: what is not finite must not become a number like others.
     total = counted.sum(-1, keepdim=True) + (size - size)
     # The inner choice keeps the division's gradient finite where nothing counts.
     return torch.where(total == 0, 1 / contributions.shape[-1], counted / torch.where(total == 0, 1.0, total))
+
+
+def _normalise(contributions: list[float], negative: NegativeRule) -> list[float]:
+    if not all(map(isfinite, contributions)):
+        return [nan] * len(contributions)
+    counted = [max(number, 0.0) if negative == "zero" else abs(number) for number in contributions]
+    total = fsum(counted)
+    return [number / total if total else 1 / len(counted) for number in counted]
 
 
 def contribution_shares(contributions: Mapping[str, float]) -> dict[str, float]:

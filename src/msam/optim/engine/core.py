@@ -239,8 +239,7 @@ class Engine:
         Returns:
             Whether they are.
         """
-        [found] = self.platform.read([norm if norm is not None else self.platform.norm(self.gradients())])
-        return isfinite(found)
+        return isfinite(self.platform.read([norm if norm is not None else self.platform.norm(self.gradients())])[0])
 
     def first_norm(self, ascent: Ascent, first: Gradients) -> Tensor:
         """Return a number that is finite if all that goes into the update besides the second gradient is.
@@ -452,12 +451,14 @@ class Engine:
         """
         first, second = cast(LinearCombination, self.combination).weights(self.share)
         members = self.members
-        first = first * scaling.factor(cast(Tensor, members[0].grad))
+        if scaling.scaler is not None:
+            first = first * scaling.factor(cast(Tensor, members[0].grad))
         if isinstance(first, Tensor) and vectors.is_at_hand(first):
             first = vectors.to_float(first)  # one call for all tensors, where a tensor's factor takes one for each
         ascent.rescale_(first)
-        perturbed = {id(parameter) for parameter in ascent.parameters}
-        rest = self.weights.gradients_of([parameter for parameter in members if id(parameter) not in perturbed])
-        if rest:
-            torch._foreach_mul_(rest, first)
+        if self.selects is not None:
+            perturbed = {id(parameter) for parameter in ascent.parameters}
+            rest = self.weights.gradients_of([parameter for parameter in members if id(parameter) not in perturbed])
+            if rest:
+                torch._foreach_mul_(rest, first)
         return second

@@ -36,6 +36,9 @@ class BufferSnapshot:
                 setattr(part, name, buffer)
 
 
+Kinds = tuple[list[torch.Size], list[torch.dtype], list[torch.device]]
+
+
 class Backup:
     """A copy of tensors, in buffers that can stay for the next one.
 
@@ -49,6 +52,7 @@ class Backup:
     def __init__(self, *, stays: bool = True) -> None:
         self._stays = stays
         self._buffers: list[Tensor] = []
+        self._kinds: Kinds = ([], [], [])
         self._taken_of: list[Tensor] = []
 
     def take(self, tensors: list[Tensor]) -> None:
@@ -57,22 +61,14 @@ class Backup:
         Args:
             tensors: Of any sizes, types and devices; best the same ones every time.
         """
-        if tensors and self._fits(tensors):
+        # Parameters stay the same objects where a model is moved, cast or resized.
+        kinds = [t.shape for t in tensors], [t.dtype for t in tensors], [t.device for t in tensors]
+        if self._buffers and kinds == self._kinds:
             torch._foreach_copy_(self._buffers, tensors)
         else:
             self._buffers = []  # before the new ones, so that there are never two copies
-            self._buffers = clone_all(tensors)
+            self._buffers, self._kinds = clone_all(tensors), kinds
         self._taken_of = tensors
-
-    def _fits(self, tensors: list[Tensor]) -> bool:
-        """Tell whether the buffers are like some tensors."""
-        buffers = self._buffers
-        return (
-            len(buffers) == len(tensors)
-            and [t.shape for t in buffers] == [t.shape for t in tensors]
-            and [t.dtype for t in buffers] == [t.dtype for t in tensors]
-            and [t.device for t in buffers] == [t.device for t in tensors]
-        )
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Return what was taken, with its copy.

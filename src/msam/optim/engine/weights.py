@@ -65,7 +65,7 @@ class Weights:
         Returns:
             The buffers themselves, seen as real.
         """
-        return self.as_real([cast(Tensor, parameter.grad) for parameter in parameters])
+        return self.as_real(cast(list[Tensor], [parameter.grad for parameter in parameters]))
 
     def resolve(self, parameters: Sequence[Tensor]) -> None:
         """Write out gradients that are lazily conjugated, which cannot be seen as real.

@@ -35,7 +35,7 @@ class Witness:
             self._left = None
             return
         held = self._smallest
-        if held is None or held.grad is None or not any(held is parameter for parameter in parameters):
+        if held is None or held.grad is None or id(held) not in map(id, parameters):
             held = self._smallest = min(parameters, key=Tensor.numel)
         gradient = cast(Tensor, held.grad)
         self._left = held, gradient, gradient._version
@@ -64,7 +64,7 @@ class Witness:
         if self._left is None:
             return False
         held, gradient, version = self._left
-        return held.grad is gradient and gradient._version == version and any(held is other for other in parameters)
+        return held.grad is gradient and gradient._version == version and id(held) in map(id, parameters)
 
     def start(self, parameters: Sequence[Tensor], *, zeroes_itself: bool) -> Tensor | None:
         """Begin to watch over a first pass.

@@ -138,7 +138,7 @@ class Masks(ContributionHooks):
         generator = torch.Generator().manual_seed(self.draw_seed("masks:", step))
         masked = []
         for part in parts:
-            drawn = torch.rand(part.samples, generator=generator).to(self.shares.device)
+            drawn = torch.rand(part.samples, generator=generator).to(self.shares.device, non_blocking=True)
             keep = drawn >= self._share_masked(self.shares)
             baseline = self.baseline if self.baseline is not None else part.baseline
             masked.append(part.with_mask({dominant: keep}, baseline))

@@ -142,7 +142,8 @@ class ModalityShares(ContributionHooks):
         shares = cast(Tensor, self.shares)
         if self.reading.choose == "random":
             return Random(f"{self._seed}:choice:{self._step}").randrange(len(shares))
-        return shares.argmax() if self.reading.choose == "dominant" else shares.argmin()
+        chosen = shares.argmax() if self.reading.choose == "dominant" else shares.argmin()
+        return int(chosen) if chosen.is_cpu else chosen
 
     def pick(self) -> None:
         """Choose the modality, and let eps move what it may.

@@ -43,8 +43,10 @@ class SingleProcess:
             number if isinstance(number, float) else vectors.to_float(number) if vectors.is_at_hand(number) else None
             for number in numbers
         ]
+        if None not in found:
+            return cast(list[float], found)
         away = [cast(Tensor, number) for number, value in zip(numbers, found, strict=True) if value is None]
-        read = iter(cast(list[float], torch.stack([_widen(number) for number in away]).tolist()) if away else [])
+        read = iter(cast(list[float], torch.stack([_widen(number) for number in away]).tolist()))
         return [next(read) if value is None else value for value in found]
 
 

@@ -250,7 +250,10 @@ class MultimodalClosure:
             The loss, detached, 0-d.
         """
         loss = self.loss()
-        (loss if isinstance(weight, float) and weight == 1.0 else loss * weight).backward()
+        if isinstance(weight, Tensor):
+            loss.backward(weight.to(loss))
+        else:
+            (loss if weight == 1.0 else loss * weight).backward()
         self.detach_()
         return loss.detach()
 
