@@ -39,7 +39,7 @@ def main() -> int:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             parser.error("torch finds no CUDA device here; --device cpu runs what makes sense without one")
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
     parts = (_gpu_equal, _gpu_precision, _gpu_cost, _gpu_graphs)
     checks = [check for part in parts for check in part.list_checks(device)]
     rows = run_all([check for check in checks if given.only in f"{check.name}, {check.method}"], device)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
+from torch import Tensor, nn
 
 from msam.contribution.baselines import Baseline
+from msam.contribution.known import Known
 from msam.contribution.late_fusion import Inputs
 from msam.contribution.nested import list_leaves
 from msam.contribution.shapley import Coalition
@@ -28,8 +28,8 @@ class _Look:
     """The modalities whose absence has changed nothing so far; None before the first look."""
 
 
-_LOOKS: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""What was evaluated -> its look; held as long as it lives, and part of no pickle."""
+_LOOKS: Known[_Look] = Known()
+"""What was evaluated -> its look."""
 
 
 def is_to_be_looked_at(model: Any) -> bool:
@@ -46,14 +46,10 @@ def is_to_be_looked_at(model: Any) -> bool:
 
 
 def _look_of(model: Any) -> _Look | None:
-    key = getattr(model, "__code__", model)
-    try:
-        found: _Look | None = _LOOKS.get(key)
-        if found is None:
-            found = _LOOKS[key] = _Look()
-    except TypeError:
-        return None
-    return found
+    key = model if isinstance(model, nn.Module) else getattr(model, "__code__", model)
+    if _LOOKS.get(key) is None:
+        _LOOKS.put(key, _Look())
+    return _LOOKS.get(key)
 
 
 def warn_of_idle(

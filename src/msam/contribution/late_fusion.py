@@ -6,8 +6,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
+from msam.contribution.known import Known
 from msam.contribution.mode import unnoticed
 from msam.contribution.nested import list_leaves
 from msam.errors import ContributionWarning, InvalidValueError
@@ -45,8 +45,8 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
-_KEEPS_ITS_PROMISE: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Model -> whether its ``forward`` is what it declares; held as long as the model lives, and part of no pickle."""
+_KEEPS_ITS_PROMISE: Known[bool] = Known()
+"""Model -> whether its ``forward`` is what it declares."""
 
 
 def as_late_fusion(forward: Any, inputs: Inputs) -> LateFusionModel | None:
@@ -67,13 +67,13 @@ def as_late_fusion(forward: Any, inputs: Inputs) -> LateFusionModel | None:
 
     Cost: a look-up; on the first batch two forward passes without gradient.
     """
-    kept = _recall(forward)
+    kept = _KEEPS_ITS_PROMISE.get(forward)
     if kept is None:
         kept = isinstance(forward, LateFusionModel)
         if kept:
             check_names(forward.encoders, inputs)
             kept = _is_fuse_of_encode(forward) or _keeps_its_promise(forward, inputs)
-        _remember(forward, kept=kept)
+        _KEEPS_ITS_PROMISE.put(forward, kept)
     return forward if kept else None
 
 
@@ -94,21 +94,6 @@ def _is_fuse_of_encode(model: Any) -> bool:
     """Whether the model's code says so: its class's forward is marked, and nothing is put around it."""
     marked = "fuses_encoded" in getattr(getattr(type(model), "forward", None), "__dict__", {})
     return marked and "forward" not in vars(model) and not any(vars(model).get(hooks) for hooks in _HOOKS)
-
-
-def _recall(forward: Any) -> bool | None:
-    try:
-        known: bool | None = _KEEPS_ITS_PROMISE.get(forward)
-    except TypeError:  # what cannot be referred to weakly is looked at each time
-        return None
-    return known
-
-
-def _remember(forward: Any, *, kept: bool) -> None:
-    try:
-        _KEEPS_ITS_PROMISE[forward] = kept
-    except TypeError:
-        return
 
 
 def _keeps_its_promise(model: Any, inputs: Inputs) -> bool:

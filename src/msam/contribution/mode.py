@@ -6,6 +6,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+
 
 @contextmanager
 def evaluation_mode(module: nn.Module | None, *, gradient: bool = False) -> Iterator[None]:
@@ -25,7 +27,7 @@ def evaluation_mode(module: nn.Module | None, *, gradient: bool = False) -> Iter
     """
     parts = _list_modules(module)
     training = [part for part in parts if part.training]
-    tables = [part.weight for part in parts if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None]
+    tables = [part.weight for part in parts if isinstance(part, _TABLES) and part.max_norm is not None]
     copies = [table.detach().clone() for table in tables]
     fast = torch.backends.mha.get_fastpath_enabled()
     _set_training(training, mode=False)

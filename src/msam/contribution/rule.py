@@ -1,6 +1,7 @@
 """How contributions are taken: which coalitions are evaluated, what they are worth, and how shares follow."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Integral
@@ -123,7 +124,8 @@ class ContributionRule:
                 f"{outputs.shape[1]}; pass logits=..., which gives one row per sample"
             )
         # Autocast would take the products, and so the shares, in half precision.
-        with torch.autocast(outputs.device.type, enabled=False):
+        casts = torch.is_autocast_enabled(outputs.device.type)
+        with torch.autocast(outputs.device.type, enabled=False) if casts else nullcontext():
             if isinstance(self._function, MonoModalResponse):
                 known = _at_least_single(_drop_empty(outputs, plan, present))
                 found = self._function.contribute(known, target, plan.matrix_like(known))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import nll_loss
 
 from msam.checks import check_choice
 from msam.errors import InvalidTypeError, InvalidValueError
@@ -199,12 +200,13 @@ def as_classes(what: str, output: Tensor, target: Any) -> tuple[Tensor, Tensor]:
 
 def _take_class(scores: Tensor, target: Tensor) -> Tensor:
     """Take each sample's score of its class; 0 for samples that are ignored."""
-    ignored = target == IGNORED
+    # The loss is asked, for it takes a class and leaves out what is ignored in one call. Not all processors have it in half
+    # precision.
+    half = scores.dtype in {torch.float16, torch.bfloat16}
     try:
-        found = scores.gather(-1, target.masked_fill(ignored, 0).unsqueeze(-1)).squeeze(-1)
-    except RuntimeError as error:
+        return 0 - nll_loss(scores.float() if half else scores, target, ignore_index=IGNORED, reduction="none")
+    except (RuntimeError, IndexError) as error:
         raise InvalidValueError(
             f"a target must be a class from 0 to {scores.shape[-1] - 1}, or {IGNORED} for a sample to ignore, found "
             f"{int(target.min())} to {int(target.max())}; {_REMEDY}"
         ) from error
-    return found.masked_fill(ignored, 0)

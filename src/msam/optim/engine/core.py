@@ -61,7 +61,7 @@ class Engine:
         self.platform = SingleProcess()
         self.account = Account()
         self.memory = Memory()
-        self.backup = Backup(stays=not combination.keeps_first)
+        self.backup = Backup()
         self.witness = Witness()
         self.noise = Noise()
         self.weights = Weights(base)

@@ -46,11 +46,12 @@ class Backup:
     memory in its second pass, where the copy is in use: to keep it afterwards does not raise that peak.
 
     Args:
-        stays: Whether the buffers stay. Not where what comes after the second pass needs other copies.
+        stays: Whether the buffers stay.
     """
 
     def __init__(self, *, stays: bool = True) -> None:
-        self._stays = stays
+        self.stays = stays
+        """Not where what comes after the second pass needs other copies."""
         self._buffers: list[Tensor] = []
         self._kinds: Kinds = ([], [], [])
         self._taken_of: list[Tensor] = []
@@ -97,7 +98,7 @@ class Backup:
                 torch._foreach_copy_(tensors, self._buffers)
         # Last, so that an interrupt in between leaves it to be done again.
         self._taken_of = []
-        if not self._stays:
+        if not self.stays:
             self._buffers = []
         return bool(tensors)
 

@@ -103,6 +103,8 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
         if not engine.is_finite(norm):
             scaling.unscale_(norm)
             return False
+    # The next pass at theta holds two gradients already.
+    engine.backup.stays = False
     ascent = engine.make_ascent(engine.perturbed_groups(radii))
     same_noise = engine.options.same_noise
     try:

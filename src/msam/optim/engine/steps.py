@@ -137,6 +137,7 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
             return False
     accumulates = batch.is_multimodal and engine.accumulates
     first = engine.weights.clone_gradients() if engine.combination.keeps_first and not accumulates else {}
+    engine.backup.stays = not first
     seen = engine.compare_later(accumulates=accumulates)
     ascent = engine.make_ascent(engine.perturbed_groups(radii), norm if engine.selects is None else None)
     weight: Tensor | float = 1.0

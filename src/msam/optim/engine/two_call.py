@@ -90,6 +90,7 @@ class TwoCallForm:
         pending = Pending(None, {}, not any(radii) or engine.is_finite(), Seen())
         if any(radii) and pending.finite and engine.ascends():
             pending.first = engine.weights.clone_gradients() if engine.combination.keeps_first else {}
+            engine.backup.stays = not pending.first
             pending.seen = engine.compare_later(accumulates=False)
             pending.ascent = engine.make_ascent(engine.perturbed_groups(radii))
             try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from math import isfinite
 from random import Random
 from typing import Any, Literal, cast, get_args
 
@@ -123,7 +124,8 @@ class ModalityShares(ContributionHooks):
         """
         if modalities != self.modalities:
             self.modalities, self.shares = modalities, None
-        return self.rule.plan(modalities, seed=self.draw_seed("", self._step))
+        exact = len(modalities) <= self.rule.exact_up_to
+        return self.rule.plan(modalities, seed=0 if exact else self.draw_seed("", self._step))
 
     def hold(self, contributions: Tensor) -> None:
         """Take contributions of the whole batch into the shares. NaN stays NaN: the step is then skipped.
@@ -142,8 +144,11 @@ class ModalityShares(ContributionHooks):
         shares = cast(Tensor, self.shares)
         if self.reading.choose == "random":
             return Random(f"{self._seed}:choice:{self._step}").randrange(len(shares))
-        chosen = shares.argmax() if self.reading.choose == "dominant" else shares.argmin()
-        return int(chosen) if chosen.is_cpu else chosen
+        dominant = self.reading.choose == "dominant"
+        if shares.is_cpu:
+            numbers = shares.tolist()
+            return numbers.index(max(numbers) if dominant else min(numbers)) if isfinite(numbers[0]) else 0
+        return shares.argmax() if dominant else shares.argmin()
 
     def pick(self) -> None:
         """Choose the modality, and let eps move what it may.
