@@ -94,7 +94,7 @@ def test_the_direction_of_groups_with_radii_far_apart_is_the_one_that_was_meant(
     monkeypatch.setattr(account.Account, "note_length", lambda *numbers: cosines.append(numbers[-1]))
     problem = Problem(torch.bfloat16)
     head = list(problem.model.head.parameters())
-    groups = [{"params": list(problem.model.encoders.parameters()), "rho": 30.0}, {"params": head, "rho": 1.0}]
+    groups = [{"params": list(problem.model.encoders.parameters()), "rho": 30.0}, {"params": head, "rho": 10.0}]
     optimizer = case.build_ascending(torch.optim.SGD(groups, lr=0.0), rho=0.2)
     problem.step(case, optimizer, times=case.warm_up + 1)
     # Eight bits of each number: what is lost is at right angles to what was meant.
