@@ -25,6 +25,14 @@ class InvalidStateError(MsamError, RuntimeError):
     """Something that cannot be done now: calls in the wrong order, gradients that are not there or not finite."""
 
 
+class StorageError(InvalidStateError):
+    """A file or folder that cannot be read or written: a full disk, a missing permission, a file in a folder's place."""
+
+
+class RunError(InvalidStateError):
+    """Runs of a comparison that ended without a result: their process died, or took longer than allowed."""
+
+
 class MsamWarning(UserWarning):
     """What all warnings of msam have in common."""
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from msam.compare.records import RunKey, make_record, read_lines, settings_digest, write_json, write_lines, write_text
+from msam.compare.files import write_json, write_text
+from msam.compare.reading import read_record
+from msam.compare.records import RunKey, make_record, seal, settings_digest, write_lines
 from msam.training import run_training
 from tasks import BASE, small_task
+
+DESCRIBED = {"name": "small", "modalities": ["a", "b"], "metric": "accuracy", "optimizer": {"name": "SGD"}}
 
 
 def test_names_of_files_differ_between_runs():
@@ -71,7 +75,8 @@ def test_lines_are_sorted_by_method_strength_and_seed(tmp_path: Path):
     rows = [("sam", 0.3, 1), ("sam", 0.065, 1), ("base", None, 1), ("sam", 0.3, 0), ("base", None, 0), ("alone:a", None, 0)]
     records = [{"method": method, "strength": strength, "seed": seed} for method, strength, seed in rows]
     write_lines(tmp_path / "records.jsonl", records)
-    found = [tuple(record.values()) for record in read_lines(tmp_path / "records.jsonl")]
+    lines = (tmp_path / "records.jsonl").read_text().splitlines()
+    found = [tuple(json.loads(line).values()) for line in lines]
     assert found == [rows[5], rows[4], rows[2], rows[1], rows[3], rows[0]]
 
 
@@ -88,5 +93,13 @@ def test_a_record_holds_the_run_and_keeps_the_machine_apart():
 
 def test_a_metric_that_is_not_finite_does_not_break_the_record():
     task = small_task(epochs=1, metric=lambda output, _: float("nan") * float(output.shape[0]))
-    record = make_record(RunKey("base", None, 0), {}, run_training(task, BASE, None, seed=0))
-    json.dumps(record, allow_nan=False)
+    record = make_record(RunKey("base", None, 0), DESCRIBED, run_training(task, BASE, None, seed=0))
+    held, _ = read_record(json.dumps(seal(record), allow_nan=False))
+    assert held["test"]["metric"] is None
+
+
+def test_what_is_written_is_what_is_read():
+    record = make_record(RunKey("base", None, 0), DESCRIBED, run_training(small_task(epochs=1), BASE, None, seed=0))
+    held, digest = read_record(json.dumps(seal(record)))
+    assert {key: value for key, value in held.items() if key != "checksum"} == json.loads(json.dumps(record))
+    assert digest == settings_digest(DESCRIBED)

@@ -3,18 +3,21 @@
 import json
 import os
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from msam.cli.options import Compare, Data, Diagnose, Report, TaskOptions
-from msam.cli.progress import build_progress, make_progress
+from msam.cli.progress import build_progress, make_progress, resumable
 from msam.compare import DEFAULT, RECIPES, Findings, Grid, Plan, find_out
+from msam.compare.files import write_text
+from msam.compare.folder import ComparisonFolder
 from msam.compare.recipes import find_recipe
-from msam.compare.records import read_lines, settings_digest
+from msam.compare.records import settings_digest
 from msam.data import BUILT, CATALOG, find_built
-from msam.errors import InvalidValueError
+from msam.errors import InvalidValueError, MsamError
 from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
 
 
@@ -33,11 +36,14 @@ def compare(options: Compare, command: str, console: Console) -> None:
 
     source = _source(options.task, options.data)
     methods = {"default": DEFAULT, "all": tuple(RECIPES)}.get(options.methods) or _names("methods", options.methods)
-    plan = Plan(source, methods, options.seeds, _folder(options.out, source), _radii(options.rho), _jobs(options.jobs), command)
-    findings = _run(plan, console)
-    page = plan.out / "report.html"
-    write_page(findings, page)
-    print_report(findings, console, page)
+    out = _folder(options.out, source)
+    settings = _radii(options.rho), _jobs(options.jobs), command, options.run_timeout or None
+    plan = Plan(source, methods, options.seeds, out, *settings)
+    with resumable(console, plan.out):
+        findings = _run(plan, console)
+        page = plan.out / "report.html"
+        print_report(findings, console, page)
+        write_page(findings, page)
 
 
 def diagnose(options: Diagnose, command: str, console: Console) -> None:
@@ -59,15 +65,16 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
 
     source = _source(options.task, options.data)
     out = _folder(options.out, source, "-diagnosis")
-    plan = Plan(source, ("base",), options.seeds, out, (), _jobs(options.jobs), command)
-    print_diagnosis(_run(plan, console), console)
-    try:
-        found = diagnose_task(source.build(), find_recipe("base"), seed=0)
-    except ValueError as error:  # such as too many modalities, or a diverged run: what was printed stands without it
-        console.print(f"The joint model of the first seed was not looked at more closely: {error}.", markup=False)
-        return
-    found.save(out / "diagnosis.json")
-    print_model_diagnosis(found, console)
+    plan = Plan(source, ("base",), options.seeds, out, (), _jobs(options.jobs), command, options.run_timeout or None)
+    with resumable(console, out):
+        print_diagnosis(_run(plan, console), console)
+        try:
+            found = diagnose_task(source.build(), find_recipe("base"), seed=0)
+        except MsamError as error:  # such as too many modalities, or a diverged run: what was printed stands without it
+            console.print(f"The joint model of the first seed was not looked at more closely: {error}.", markup=False)
+            return
+        print_model_diagnosis(found, console)
+        write_text(out / "diagnosis.json", json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n")
 
 
 def report(options: Report, console: Console) -> None:
@@ -82,17 +89,11 @@ def report(options: Report, console: Console) -> None:
     """
     from msam.report import print_report, write_page
 
-    comparison, records = options.folder / "comparison.json", options.folder / "records.jsonl"
-    for path in (comparison, records):
-        if not path.exists():
-            raise InvalidValueError(
-                f"a report needs a finished comparison's folder, found no {path.name} in {str(options.folder)!r}; "
-                "give `msam compare` the same --out to finish it"
-            )
-    findings = find_out(json.loads(comparison.read_text(encoding="utf-8")), read_lines(records))
+    comparison, records = ComparisonFolder(options.folder, partial(_say, console)).read_all()
+    findings = find_out(comparison, records)
     page = options.folder / "report.html"
-    write_page(findings, page)
     print_report(findings, console, page)
+    write_page(findings, page)
 
 
 def data(options: Data, console: Console) -> None:
@@ -156,9 +157,14 @@ def _build(name: str, source: Path | None, console: Console) -> None:
 
 
 def _run(plan: Plan, console: Console) -> Findings:
-    with make_progress(console, plan.out) as progress:
-        records = Grid(plan, progress).run()
-    return find_out(json.loads((plan.out / "comparison.json").read_text(encoding="utf-8")), records)
+    with make_progress(console) as progress:
+        grid = Grid(plan, progress, partial(_say, console))
+        records = grid.run()
+    return find_out(grid.comparison, records)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(f"msam: {text}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _source(task: str, data: TaskOptions) -> TaskSource:
@@ -203,5 +209,5 @@ def _folder(out: Path | None, source: TaskSource, suffix: str = "") -> Path:
     if out is not None:
         return out
     task = describe_source(source)
-    words = "".join(character if character.isalnum() else " " for character in task["name"]).split()
-    return Path("msam-runs") / f"{'-'.join(words[:3])}-{settings_digest(task)}{suffix}"
+    words = "".join(character if character.isalnum() and character.isascii() else " " for character in task["name"]).split()
+    return Path("msam-runs") / f"{'-'.join(words[:3])[:60] or 'task'}-{settings_digest(task)}{suffix}"

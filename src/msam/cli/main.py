@@ -9,6 +9,7 @@ from rich.console import Console
 
 from msam.cli import commands
 from msam.cli.options import Command, Compare, Data, Diagnose, Report
+from msam.errors import MsamError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Without the program's name; ``sys.argv``'s if None.
 
     Raises:
-        SystemExit: With status 2 for a wrong value, 130 for Ctrl-C.
+        SystemExit: With status 2 for errors of msam's own, 130 for Ctrl-C, 143 where it was asked to end. Other errors, of a
+            task file or of a library below it, keep their trace.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = tyro.cli(
@@ -30,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     try:
         _dispatch(options, shlex.join(["msam", *given]), Console())
-    except ValueError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"msam: error: {error}", markup=False)
+    except MsamError as error:
+        notes = [f" ({note.removeprefix('msam: ')})" for note in getattr(error, "__notes__", ())]
+        words = f"msam: error: {error}{''.join(notes)}"
+        Console(stderr=True, soft_wrap=True, highlight=False).print(words, markup=False, emoji=False)
         raise SystemExit(2) from error
 
 

@@ -51,6 +51,8 @@ class Compare:
     """Folder for records and report; a new one below msam-runs/ if left out."""
     jobs: int = 0
     """Parallel processes; 0 for one per core."""
+    run_timeout: float = 0.0
+    """Seconds after which a run that hangs is ended; 0 for never."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Diagnose:
     """Folder for records; a new one below msam-runs/ if left out."""
     jobs: int = 0
     """Parallel processes; 0 for one per core."""
+    run_timeout: float = 0.0
+    """Seconds after which a run that hangs is ended; 0 for never."""
 
 
 @dataclass(frozen=True)

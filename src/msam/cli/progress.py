@@ -1,9 +1,12 @@
 """Progress of a grid or a build: a bar on a terminal, plain lines elsewhere, and a word on how to go on after Ctrl-C."""
 
+import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
+from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -77,29 +80,59 @@ class LineProgress:
 
 
 @contextmanager
-def make_progress(console: Console, out: Path) -> Iterator[BarProgress | LineProgress]:
+def make_progress(console: Console) -> Iterator[BarProgress | LineProgress]:
     """Show progress in the way that fits where the output goes.
 
     Args:
         console: Where to print.
-        out: Folder of the records, to name when stopped.
 
     Yields:
         What a grid reports to.
+    """
+    if not console.is_terminal:
+        yield LineProgress(console)
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(TextColumn("{task.description:<20}", markup=False), *columns, console=console, transient=True) as bar:
+        yield BarProgress(bar)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end, by SIGTERM or a terminal that closes."""
+
+
+@contextmanager
+def resumable(console: Console, out: Path) -> Iterator[None]:
+    """Say how to go on, however the command is stopped.
+
+    Args:
+        console: Where to print.
+        out: Folder of the records.
+
+    Yields:
+        Nothing.
 
     Raises:
-        SystemExit: With status 130 on Ctrl-C; what was done is kept.
+        SystemExit: With status 130 on Ctrl-C, and 143 where the process was asked to end; what was done is kept.
     """
+    handled = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    on_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, _terminate) for number in handled} if on_main else {}
     try:
-        if console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            with Progress(TextColumn("{task.description:<20}"), *columns, console=console, transient=True) as bar:
-                yield BarProgress(bar)
-        else:
-            yield LineProgress(console)
-    except KeyboardInterrupt:
-        console.print(f"stopped; the runs done so far are kept in {out}: give the same command with --out {out} to go on")
-        raise SystemExit(130) from None
+        yield
+    except KeyboardInterrupt as error:
+        with suppress(OSError):  # the terminal may be gone
+            words = f"stopped; the runs done so far are kept in {out}: give the same command with --out {out} to go on"
+            console.print(words, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        raise SystemExit(143 if isinstance(error, Terminated) else 130) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    del frame
+    raise Terminated(number)
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from msam.compare.grid import validation_scores
 from msam.compare.recipes import find_recipe
 from msam.compare.records import Record
 from msam.compare.refine import at_edge, best_strength
+from msam.compare.rounds import validation_scores
 from msam.compare.statistics import Interval, holm, mean_interval
 from msam.errors import InvalidValueError
 

@@ -1,20 +1,18 @@
 """The grid: methods x strengths x seeds, in parallel processes, one record each, resumable."""
 
-import json
-import math
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Protocol
 
-from joblib import Parallel, delayed
-
-from msam.compare.recipes import RHO, alone_recipe, find_recipe
-from msam.compare.records import Record, RunKey, make_record, settings_digest, write_json, write_lines
-from msam.compare.refine import ROUNDS, refined_strengths
-from msam.errors import InvalidValueError
-from msam.training import Recipe, run_training
+from msam.compare.folder import ComparisonFolder
+from msam.compare.pool import Pool
+from msam.compare.recipes import RHO, find_recipe
+from msam.compare.records import Record, RunKey, make_record, settings_digest
+from msam.compare.rounds import Scope
+from msam.errors import InvalidValueError, MsamWarning
+from msam.training import Recipe
 from msam.training.runtime import versions
 from msam.training.source import TaskSource, describe_source
 
@@ -53,8 +51,11 @@ class Plan:
     rho: tuple[float, ...] = ()
     """Fixed radii in place of the search."""
     jobs: int = 1
+    """Worker processes that train at a time."""
     command: str = ""
     """Reproduces the comparison; shown in reports."""
+    run_timeout: float | None = None
+    """Seconds after which a run is ended; None for never."""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -64,6 +65,8 @@ class Plan:
         for rule, number in (("seeds", self.seeds), ("jobs", self.jobs)):
             if number < 1:
                 raise InvalidValueError(f"{rule} must be >= 1, found {number}")
+        if self.run_timeout is not None and not 0 < self.run_timeout < float("inf"):
+            raise InvalidValueError(f"run_timeout must be > 0 seconds, found {self.run_timeout:g}; leave it out for none")
         for radius in self.rho:
             if not 0 <= radius < float("inf"):
                 raise InvalidValueError(
@@ -78,29 +81,14 @@ class Plan:
         """
         return [find_recipe(name) for name in dict.fromkeys(("base", *self.methods))]
 
-    def fixed_strengths(self, recipe: Recipe) -> list[float | None]:
-        """Return the strengths of a recipe that are known before any run.
 
-        Args:
-            recipe: Which.
+def warn(text: str) -> None:
+    """Say something about a comparison by a warning, where nobody else takes it.
 
-        Returns:
-            ``[None]`` where nothing is tuned, else the coarse grid or the radii that were asked for.
-        """
-        if recipe.strength is None:
-            return [None]
-        return list(dict.fromkeys(self.rho)) if self.rho and recipe.strength == RHO else [*recipe.strength.coarse]
-
-    def is_searched(self, recipe: Recipe) -> bool:
-        """Tell whether a recipe's strength is refined.
-
-        Args:
-            recipe: Which.
-
-        Returns:
-            Whether it is.
-        """
-        return recipe.strength is not None and not (self.rho and recipe.strength == RHO)
+    Args:
+        text: What.
+    """
+    warnings.warn(text, MsamWarning, stacklevel=3)
 
 
 @dataclass
@@ -109,18 +97,21 @@ class Grid:
 
     plan: Plan
     progress: Progress
+    say: Callable[[str], None] = warn
+    """Takes words about what is damaged, taken over, or tried again."""
     records: dict[RunKey, Record] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.task = describe_source(self.plan.source)
         self.digest = settings_digest(self.task)
-        alone = [alone_recipe(name) for name in self.task["modalities"]]
-        known = [recipe.name for recipe in alone]
-        for recipe in self.plan.recipes():
-            if recipe.present is not None and recipe.name not in known:
-                raise InvalidValueError(f"methods of one modality alone are {known}, found {recipe.name!r}")
-        named = {recipe.name: recipe for recipe in (*self.plan.recipes(), *(alone if len(alone) > 1 else []))}
-        self.recipes = list(named.values())
+        self.scope = Scope(
+            tuple(recipe.name for recipe in self.plan.recipes()),
+            self.plan.seeds,
+            self.plan.rho,
+            tuple(self.task["modalities"]),
+        )
+        self.comparison = describe_plan(self.plan, self.task, self.digest)
+        self._folder = ComparisonFolder(self.plan.out, self.say)
 
     def run(self) -> list[Record]:
         """Run what is missing, round by round, and write ``records.jsonl``.
@@ -130,108 +121,25 @@ class Grid:
 
         Raises:
             InvalidValueError: If the folder holds another comparison.
+            InvalidStateError: If another command works in it.
+            StorageError: If the disk refuses.
+            RunError: If runs ended without a result; the others are kept.
         """
-        self._claim_folder()
-        self.progress.start(self._total(), self._resume())
-        for keys in self._rounds():
-            self._execute(keys)
-        write_lines(self.plan.out / "records.jsonl", self.records.values())
+        with self._folder.held():
+            self._folder.claim(self.comparison)
+            self.records, _ = self.scope.collect(self.records, lambda key: self._folder.find(key, self.digest))
+            self.progress.start(self.scope.total(), len(self.records))
+            with Pool(self.plan.source, self.plan.jobs, self.plan.run_timeout, self.say) as pool:
+                for keys in self.scope.rounds(self.records):
+                    self._execute(pool, [key for key in keys if key not in self.records])
+            self._folder.finish(list(self.records.values()))
         return list(self.records.values())
 
-    def _claim_folder(self) -> None:
-        path = self.plan.out / "comparison.json"
-        if path.exists():
-            held = json.loads(path.read_text(encoding="utf-8"))
-            if held["digest"] != self.digest:
-                raise InvalidValueError(
-                    f"{str(self.plan.out)!r} must hold one comparison, found another task or other versions in it "
-                    f"({held['task']['name']}, {held['versions']}); choose another --out, or delete the folder"
-                )
-        write_json(path, describe_plan(self.plan, self.task, self.digest))
-
-    def _keys(self, recipe: Recipe, strengths: Iterable[float | None]) -> list[RunKey]:
-        return [RunKey(recipe.name, strength, seed) for strength in strengths for seed in range(self.plan.seeds)]
-
-    def _total(self) -> int:
-        per_seed = sum(
-            len(self.plan.fixed_strengths(recipe)) + 2 * ROUNDS * self.plan.is_searched(recipe) for recipe in self.recipes
-        )
-        return per_seed * self.plan.seeds
-
-    def _path(self, key: RunKey) -> Path:
-        return self.plan.out / "runs" / key.file_name(self.digest)
-
-    def _rounds(self) -> Iterator[list[RunKey]]:
-        """Yield the runs of each round; the records of one must be there before the next is asked for."""
-        known = [key for recipe in self.recipes for key in self._keys(recipe, self.plan.fixed_strengths(recipe))]
-        yield list(known)
-        searched = [recipe for recipe in self.recipes if self.plan.is_searched(recipe)]
-        for _ in range(ROUNDS):
-            # Earlier rounds only: when resuming, records of later ones are there too, and must not steer this one.
-            earlier = [self.records[key] for key in known]
-            keys = [key for recipe in searched for key in self._keys(recipe, self._refined(recipe, earlier))]
-            known += keys
-            yield keys
-
-    def _resume(self) -> int:
-        """Read the records that are on disk, up to the first round that is not complete; return how many there are."""
-        for keys in self._rounds():
-            for key in keys:
-                if self._path(key).exists():
-                    self.records[key] = json.loads(self._path(key).read_text(encoding="utf-8"))
-            if any(key not in self.records for key in keys):
-                break
-        return len(self.records)
-
-    def _execute(self, keys: Sequence[RunKey]) -> None:
-        missing = [key for key in keys if key not in self.records]
-        if not missing:
-            return
-        worker = Parallel(n_jobs=min(self.plan.jobs, len(missing)), return_as="generator_unordered")
-        tasks = (delayed(run_one)(self.plan.source, self.task, key, self._path(key)) for key in missing)
-        for key, record in worker(tasks):
+    def _execute(self, pool: Pool, missing: Sequence[RunKey]) -> None:
+        for key, result in pool.run(missing):
+            record = self._folder.keep(key, self.digest, make_record(key, self.task, result))
             self.records[key] = record
             self.progress.advance(record)
-
-    def _refined(self, recipe: Recipe, records: Iterable[Record]) -> list[float]:
-        assert recipe.strength is not None
-        return refined_strengths(recipe.strength, validation_scores(records, recipe.name))
-
-
-def run_one(source: TaskSource, task: dict[str, Any], key: RunKey, path: Path) -> tuple[RunKey, Record]:
-    """Do one run of a grid and write its record; this is what a worker process executes.
-
-    Args:
-        source: Of the task.
-        task: Its description, for the record.
-        key: Which run.
-        path: Where the record goes.
-
-    Returns:
-        The key and the record.
-    """
-    result = run_training(source.build(), find_recipe(key.method), key.strength, key.seed)
-    record = make_record(key, task, result)
-    write_json(path, record)
-    return key, record
-
-
-def validation_scores(records: Iterable[Record], method: str) -> dict[float, float]:
-    """Average a method's validation metric over seeds, for each strength.
-
-    Args:
-        records: Of one comparison.
-        method: The recipe's name.
-
-    Returns:
-        Strength -> mean validation metric; minus infinity where a run had none that is finite.
-    """
-    by_strength: dict[float, list[float]] = {}
-    for record in records:
-        if record["method"] == method and record["strength"] is not None:
-            metric = record["validation"]["metric"]
-            by_strength.setdefault(record["strength"], []).append(-math.inf if metric is None else metric)
-    return {strength: fmean(metrics) for strength, metrics in by_strength.items()}
 
 
 def describe_plan(plan: Plan, task: dict[str, Any], digest: str) -> dict[str, Any]:

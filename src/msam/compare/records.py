@@ -2,18 +2,22 @@
 
 import hashlib
 import json
-import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from msam.compare.files import write_json, write_text
 from msam.training import RunResult
 from msam.training.runtime import machine, versions
 
 Record = dict[str, Any]
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version 2 added the checksum, goals, learning rate, forward passes and skipped steps."""
+CHECKSUM = "checksum"
+_SLUG_LENGTH = 60
 
 
 @dataclass(frozen=True, order=True)
@@ -25,29 +29,77 @@ class RunKey:
     seed: int
 
     def file_name(self, digest: str) -> str:
-        """Name the run's record.
+        """Name the run's record: readable words, and a hash of the whole key, so that any name makes a file name of its own.
 
         Args:
             digest: Of the comparison's settings.
 
         Returns:
-            A file name.
+            A file name of at most 120 characters, all of them letters, digits, points, dashes and underscores.
+
+        Example:
+            >>> RunKey("alone:../a b", None, 0).file_name("0123456789")
+            'alone-..-a-b-seed0-8b4d3bbf29.json'
+        """
+        strength = "" if self.strength is None else f"-{self.strength!r}"
+        whole = json.dumps([digest, self.method, self.strength, self.seed])
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.method)[:_SLUG_LENGTH].lstrip(".-") or "run"
+        return f"{slug}{strength}-seed{self.seed}-{_hash(whole)}.json"
+
+    def first_file_name(self, digest: str) -> str:
+        """Name the run's record as version 1 did.
+
+        Args:
+            digest: Of the comparison's settings.
+
+        Returns:
+            What need not be a file name.
         """
         strength = "" if self.strength is None else f"-{self.strength!r}"
         return f"{self.method.replace(':', '-')}{strength}-seed{self.seed}-{digest}.json"
 
+    def describe(self) -> str:
+        """Say which run it is.
 
-def settings_digest(task: dict[str, Any]) -> str:
+        Returns:
+            Words.
+
+        Example:
+            >>> RunKey("sam", 0.1, 3).describe()
+            "'sam' at 0.1, seed 3"
+        """
+        strength = "" if self.strength is None else f" at {self.strength:g}"
+        return f"{self.method!r}{strength}, seed {self.seed}"
+
+
+def key_of(record: Record) -> RunKey:
+    """Tell which run a record is of.
+
+    Args:
+        record: Whose content was checked.
+
+    Returns:
+        Its key.
+    """
+    return RunKey(record["method"], record["strength"], record["seed"])
+
+
+def settings_digest(task: dict[str, Any], held: dict[str, Any] | None = None, schema: int = SCHEMA) -> str:
     """Hash everything besides the run's key that its numbers depend on: the task's settings and the versions.
 
     Args:
         task: Of `describe_source`.
+        held: Versions; those of this process where None.
+        schema: Of the records.
 
     Returns:
         Ten hexadecimal digits.
     """
-    content = json.dumps({"schema": SCHEMA, "task": task, "versions": versions()}, sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:10]
+    return _hash(json.dumps({"schema": schema, "task": task, "versions": versions() if held is None else held}, sort_keys=True))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def make_record(key: RunKey, task: dict[str, Any], result: RunResult) -> Record:
@@ -59,34 +111,57 @@ def make_record(key: RunKey, task: dict[str, Any], result: RunResult) -> Record:
         result: What it found.
 
     Returns:
-        JSON-able; everything outside ``measured`` is the same for every repetition.
+        JSON-able; everything outside ``measured`` and ``checksum`` is the same for every repetition.
     """
     found = asdict(result)
     measured = {**found.pop("measured"), "machine": machine()}
-    return {"schema": SCHEMA, "task": task, "versions": versions(), **asdict(key), **found, "measured": measured}
+    more = {"goals": [], "learning_rate": None, "forward_evaluations": found["gradient_evaluations"], "skipped": 0}
+    return {"schema": SCHEMA, "task": task, "versions": versions(), **asdict(key), **more, **found, "measured": measured}
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that a reader, or a kill, never meets half of it.
-
-    Args:
-        path: Where to; its folder is created.
-        content: JSON-able, without NaN.
-    """
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically.
+def checksum(record: Record) -> str:
+    """Hash a record's content. It guards against accidents, not against forgery.
 
     Args:
-        path: Where to; its folder is created.
-        text: The content.
+        record: With or without a checksum, which does not count.
+
+    Returns:
+        64 hexadecimal digits.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    content = {name: value for name, value in record.items() if name != CHECKSUM}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def seal(record: Record) -> Record:
+    """Add the checksum to a record.
+
+    Args:
+        record: Of `make_record`; as it will be read again.
+
+    Returns:
+        A copy with it.
+    """
+    # Through text and back, since tuples become lists and keys words.
+    content = json.loads(json.dumps(record, allow_nan=False))
+    return {**content, CHECKSUM: checksum(content)}
+
+
+def write_record(path: Path, record: Record) -> Record:
+    """Write a run's record, sealed; the only way to write one.
+
+    Args:
+        path: Where to.
+        record: Of `make_record`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        StorageError: If the disk refuses.
+    """
+    sealed = seal(record)
+    write_json(path, sealed)
+    return sealed
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:
@@ -95,18 +170,9 @@ def write_lines(path: Path, records: Iterable[Record]) -> None:
     Args:
         path: Where to.
         records: Of one comparison.
+
+    Raises:
+        StorageError: If the disk refuses.
     """
     ordered = sorted(records, key=lambda record: (record["method"], record["strength"] or 0.0, record["seed"]))
     write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in ordered))
-
-
-def read_lines(path: Path) -> list[Record]:
-    """Read ``records.jsonl``.
-
-    Args:
-        path: Of the file.
-
-    Returns:
-        The records.
-    """
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

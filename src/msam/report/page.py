@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from msam.compare import Findings
-from msam.compare.records import write_text
+from msam.compare.files import write_text
 from msam.report.curves import alone_figure, contributions_figure, strengths_figure
 from msam.report.evidence import rivals
 from msam.report.figures import compute_figure, forest_figure, starvation_figure

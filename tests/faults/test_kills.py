@@ -1,0 +1,134 @@
+"""Commands and workers that are killed at any moment: nothing is lost, nothing lives on, and the end is as if undisturbed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from faults.conftest import WORDS, records_of, run, start
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
+
+SOON = 5.0
+"""Seconds after which no worker may be alive."""
+
+
+def workers_of(session_of: int) -> list[int]:
+    """The worker processes that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == session_of and b"msam.compare.worker" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + SOON
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if is_alive(pid)], "workers must not outlive their comparison"
+
+
+def stop_at(moment: float, sign: signal.Signals, out: Path) -> tuple[int, str]:
+    """Start the comparison, and stop it after some seconds; return its status and what it printed."""
+    process = start(*WORDS, "--jobs", "2", "--out", str(out))
+    seen: set[int] = set()
+    deadline = time.monotonic() + moment
+    while time.monotonic() < deadline and process.poll() is None:
+        seen.update(workers_of(process.pid))
+        time.sleep(0.02)
+    process.send_signal(sign)
+    stdout, stderr = process.communicate(timeout=60)
+    wait_until_gone(sorted(seen))
+    return process.returncode, stdout + stderr
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killing_the_command_at_random_moments_loses_nothing(seed: int, undisturbed: Path, tmp_path: Path):
+    random_ = random.Random(seed)
+    for _ in range(5):
+        sign = random_.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        code, found = stop_at(random_.uniform(2, 14), sign, tmp_path)
+        if sign != signal.SIGKILL and (tmp_path / "comparison.json").exists() and code != 0 and "Traceback" not in found:
+            assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}[sign]
+            assert "stopped; the runs done so far are kept" in found
+    run(*WORDS, "--jobs", "2", "--out", str(tmp_path))
+    assert records_of(tmp_path) == records_of(undisturbed)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"comparison.json", "records.jsonl", "report.html", "runs"}
+    assert all(path.suffix == ".json" and not path.name.startswith(".") for path in (tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)])
+def test_a_signal_during_the_runs_leaves_a_folder_to_go_on_with(sign: signal.Signals, code: int, tmp_path: Path):
+    words = ("compare", "--methods", "base", "--seeds", "8", "--epochs", "40", "--jobs", "2", "--out", str(tmp_path))
+    process = start(*words)
+    seen: list[int] = []
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(tmp_path.glob("runs/*.json")):
+        time.sleep(0.02)
+    seen = workers_of(process.pid)
+    assert len(seen) == 2
+    process.send_signal(sign)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (code, "")
+    assert f"--out {tmp_path}" in stdout.replace("\n", "")
+    wait_until_gone(seen)
+    assert not (tmp_path / "comparison.lock").exists()
+
+
+def test_workers_of_a_command_that_is_killed_do_not_live_on(tmp_path: Path):
+    process = start("compare", "--methods", "base", "--seeds", "8", "--epochs", "400", "--jobs", "2", "--out", str(tmp_path))
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and len(workers_of(process.pid)) < 2:
+        time.sleep(0.05)
+    seen = workers_of(process.pid)
+    time.sleep(3)  # so that they are at work
+    process.kill()
+    process.communicate()
+    wait_until_gone(seen)
+
+
+def test_killing_workers_at_random_moments_changes_nothing(undisturbed: Path, tmp_path: Path):
+    random_ = random.Random(2)
+    process = start(*WORDS, "--jobs", "2", "--out", str(tmp_path), stderr=subprocess.STDOUT)
+    killed = 0
+    deadline = time.monotonic() + 200
+    last: set[int] = set()
+    while process.poll() is None and time.monotonic() < deadline:
+        workers = set(workers_of(process.pid))
+        # Each run is tried twice: one that has met a kill is left alone, and so is a worker that has just started.
+        fresh = sorted(workers - last)
+        if fresh and killed < 4:
+            time.sleep(random_.uniform(0, 6))
+            victim = random_.choice(fresh)
+            if is_alive(victim):
+                os.kill(victim, signal.SIGKILL)
+                killed += 1
+            last |= workers
+        time.sleep(0.05)
+    found = process.communicate()[0]
+    if process.returncode == 2:  # the same run was met twice
+        assert "every run must end with a result" in found
+        run(*WORDS, "--jobs", "2", "--out", str(tmp_path))
+    else:
+        assert process.returncode == 0, found
+    assert killed
+    assert "the run is tried again" in found
+    assert records_of(tmp_path) == records_of(undisturbed)
