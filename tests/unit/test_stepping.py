@@ -1,4 +1,4 @@
-"""Steps of plain optimizers in the training loop: skipped and counted where the gradients are not finite, as the engine's are."""
+"""Steps of plain optimizers in the training loop: skipped and counted where gradients are not finite, as the engine's are."""
 
 import copy
 import math
