@@ -39,7 +39,12 @@ def record(method: str, strength: float | None, seed: int, metric: float, *, val
             "contribution_epochs": [1, 2],
             "contributions": {"a": [0.5, None if seed else 0.4], "b": [0.5, None]},
         },
+        "steps": 100,
+        "skipped": options.get("skipped", 0),
         "gradient_evaluations": options.get("evaluations", 10),
+        "forward_evaluations": options.get("evaluations", 10),
+        "learning_rate": 0.05,
+        "goals": [],
         "optimizer": options.get("optimizer", {}),
         "measured": {"training_seconds": options.get("seconds", 1.0)},
     }

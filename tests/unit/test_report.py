@@ -53,6 +53,8 @@ def make_record(method: str, strength: float | None, seed: int, metric: float, n
             "contributions": share,
         },
         "probes": more.get("probes", {}),
+        "steps": 100,
+        "skipped": more.get("skipped", 0),
         "gradient_evaluations": 100 * more.get("cost", 2 if method not in {"base", "modality_dropout"} else 1),
         "optimizer": {"mean_shrinkage": more["shrinkage"]} if "shrinkage" in more else {},
         "measured": {"training_seconds": 0.5},

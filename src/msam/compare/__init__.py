@@ -4,6 +4,7 @@ from msam.compare.findings import Findings, MethodFindings, find_out
 from msam.compare.grid import Grid, Plan, Progress
 from msam.compare.recipes import DEFAULT, RECIPES, find_recipe
 from msam.compare.statistics import Interval, holm, mean_interval
+from msam.compare.trust import pair_runs, paired_interval, why_diverged
 
 __all__ = [
     "DEFAULT",
@@ -18,4 +19,7 @@ __all__ = [
     "find_recipe",
     "holm",
     "mean_interval",
+    "pair_runs",
+    "paired_interval",
+    "why_diverged",
 ]

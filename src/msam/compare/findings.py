@@ -10,7 +10,8 @@ from msam.compare.recipes import find_recipe
 from msam.compare.records import Record
 from msam.compare.refine import at_edge, best_strength
 from msam.compare.rounds import validation_scores
-from msam.compare.statistics import Interval, holm, mean_interval
+from msam.compare.statistics import UNKNOWN, Interval, holm, mean_interval
+from msam.compare.trust import as_number, diverged_seeds, pair_runs, paired_interval, unknown_seeds
 from msam.errors import InvalidValueError
 
 
@@ -25,14 +26,18 @@ class MethodFindings:
     validation_by_strength: dict[float, float]
     """Strength -> mean validation metric; empty where nothing is tuned."""
     at_edge: bool
-    """Whether the chosen strength is the smallest or largest that was tried."""
+    """Whether the chosen strength is the smallest or largest that was tried; not told where none gave a finite metric."""
+    diverged: tuple[int, ...]
+    """The seeds whose run diverged (see `why_diverged`). Then no difference to another method is known."""
+    unknown: tuple[int, ...]
+    """The seeds whose test metric is not a number. Then neither the metric's interval nor a difference is known."""
     metric: Interval
     to_base: Interval | None
     """Paired difference to the base optimizer, corrected for the number of methods; None for the base itself."""
     p_value: float | None
     """Of that difference, corrected by Holm."""
     to_equal_passes: Interval | None
-    """The same against the base with twice the passes; None without it, or for the bases."""
+    """The same against the base with twice the passes; None without it, or for the bases. NaN if a run of the base diverged."""
     alone: dict[str, Interval]
     """Modality -> metric with all others masked."""
     without: dict[str, Interval]
@@ -66,7 +71,7 @@ class Starvation:
     alone: Interval
     loss: Interval
     """Paired, alone minus joint, corrected for the number of modalities; positive: the branch lost something to the
-    company of others."""
+    company of others. NaN if a run of either diverged."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class Findings:
     """Modality -> how its branch fared under the base optimizer; empty for models without branches."""
     alone: dict[str, Interval]
     """Modality -> metric of the base optimizer trained with that modality only."""
+    runs_alone: dict[str, tuple[Record, ...]]
+    """Modality -> the runs behind that, by seed."""
     test_rows: int
     pool: int
     """Rows of the whole data set."""
@@ -98,7 +105,8 @@ class Findings:
     @property
     def dominant(self) -> str:
         """The modality with the largest contribution under the base optimizer."""
-        return max(self.base.contributions, key=self.base.contributions.__getitem__)
+        shares = self.base.contributions
+        return max(shares, key=lambda name: -math.inf if math.isnan(shares[name]) else shares[name])
 
     def method(self, name: str) -> MethodFindings | None:
         """Look a method up.
@@ -120,8 +128,10 @@ class Findings:
             comparisons: Number of intervals that shall hold together.
 
         Returns:
-            Of `first` minus `second`.
+            Of `first` minus `second`; NaN if a run of either diverged, or one of the base.
         """
+        if self.base.diverged:
+            return UNKNOWN
         return _paired(first.records, second.records, self.test_share, comparisons)
 
 
@@ -136,7 +146,7 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
         The findings.
 
     Raises:
-        InvalidValueError: If runs are missing.
+        InvalidValueError: If runs are missing, or there are several of one seed.
     """
     modalities = comparison["task"]["modalities"]
     wanted = [record for record in records if record["seed"] < comparison["seeds"]]
@@ -161,9 +171,10 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
             if base[0]["probes"]
         },
         alone={
-            name: mean_interval([_number(run["test"]["metric"]) for run in runs], test_share=test_share)
+            name: mean_interval([as_number(run["test"]["metric"]) for run in runs], test_share=test_share)
             for name, runs in trained_alone.items()
         },
+        runs_alone={name: tuple(runs) for name, runs in trained_alone.items()},
         test_rows=base[0]["test"]["rows"],
         pool=base[0]["test"]["pool"],
     )
@@ -174,9 +185,10 @@ def _choose(comparison: dict[str, Any], records: Sequence[Record], name: str) ->
     scores = validation_scores(runs, name)
     strength = best_strength(scores) if scores else None
     chosen = _by_seed([run for run in runs if run["strength"] == strength])
-    if len(chosen) != comparison["seeds"]:
+    seeds = [run["seed"] for run in chosen]
+    if seeds != [*range(comparison["seeds"])]:
         raise InvalidValueError(
-            f"the records must hold {comparison['seeds']} seeds of {name!r}, found {len(chosen)}; "
+            f"the records must hold {comparison['seeds']} seeds of {name!r}, found {len(seeds)}, which are {seeds}; "
             f"run the comparison again to complete them: {comparison['command']}"
         )
     return chosen
@@ -196,9 +208,14 @@ def _by_seed(records: Sequence[Record]) -> list[Record]:
 
 
 def _paired(first: Sequence[Record], second: Sequence[Record], test_share: float, comparisons: int) -> Interval:
-    pairs = zip(first, second, strict=True)
-    values = [_number(a["test"]["metric"]) - _number(b["test"]["metric"]) for a, b in pairs]
-    return mean_interval(values, comparisons=comparisons, test_share=test_share)
+    return paired_interval(first, second, lambda run: run["test"]["metric"], comparisons=comparisons, test_share=test_share)
+
+
+def _to_equal_passes(
+    runs: Sequence[Record], doubled: Sequence[Record], base: Sequence[Record], test_share: float, comparisons: int
+) -> Interval:
+    """What went wrong with the base may go wrong with it at twice the passes, unseen."""
+    return UNKNOWN if diverged_seeds(base) else _paired(runs, doubled, test_share, comparisons)
 
 
 def _describe_method(
@@ -215,9 +232,9 @@ def _describe_method(
     doubled = chosen.get("base_2x") if name not in {"base", "base_2x"} else None
     shrinkage = [run["optimizer"]["mean_shrinkage"] for run in runs if run["optimizer"].get("mean_shrinkage") is not None]
 
-    def over_seeds(pick: Callable[[Record], dict[str, float]]) -> dict[str, Interval]:
+    def over_seeds(pick: Callable[[Record], dict[str, float | None]]) -> dict[str, Interval]:
         keys = pick(runs[0])
-        return {key: mean_interval([_number(pick(run)[key]) for run in runs], test_share=test_share) for key in keys}
+        return {key: mean_interval([as_number(pick(run)[key]) for run in runs], test_share=test_share) for key in keys}
 
     return MethodFindings(
         name=name,
@@ -225,11 +242,13 @@ def _describe_method(
         strength_name=recipe.strength.name if recipe.strength else None,
         strength=runs[0]["strength"],
         validation_by_strength=dict(sorted(scores.items())),
-        at_edge=bool(scores) and at_edge(list(scores), runs[0]["strength"]),
-        metric=mean_interval([_number(run["test"]["metric"]) for run in runs], test_share=test_share),
+        at_edge=bool(scores) and math.isfinite(scores[runs[0]["strength"]]) and at_edge(list(scores), runs[0]["strength"]),
+        diverged=diverged_seeds(runs),
+        unknown=unknown_seeds(runs),
+        metric=mean_interval([as_number(run["test"]["metric"]) for run in runs], test_share=test_share),
         to_base=to_base,
         p_value=p_value,
-        to_equal_passes=_paired(runs, doubled, test_share, len(chosen) - 1) if doubled else None,
+        to_equal_passes=_to_equal_passes(runs, doubled, base, test_share, len(chosen) - 1) if doubled else None,
         alone=over_seeds(lambda run: run["test"]["alone"]),
         without=over_seeds(lambda run: run["test"]["without"]),
         probes=over_seeds(lambda run: run["probes"]),
@@ -246,23 +265,19 @@ def _describe_method(
 
 
 def _starvation(name: str, base: Sequence[Record], alone: Sequence[Record], test_share: float, comparisons: int) -> Starvation:
-    joint_probes = [run["probes"][name] for run in base]
-    alone_probes = [run["probes"][name] for run in alone]
-    lost = [after - before for before, after in zip(joint_probes, alone_probes, strict=True)]
+    def probe(run: Record) -> float | None:
+        found: float | None = run["probes"][name]
+        return found
+
     return Starvation(
-        joint=mean_interval(joint_probes, test_share=test_share),
-        alone=mean_interval(alone_probes, test_share=test_share),
-        loss=mean_interval(lost, test_share=test_share, comparisons=comparisons),
+        joint=mean_interval([as_number(probe(run)) for run in base], test_share=test_share),
+        alone=mean_interval([as_number(probe(run)) for run in alone], test_share=test_share),
+        loss=paired_interval(alone, base, probe, test_share=test_share, comparisons=comparisons),
     )
 
 
-def _number(value: float | None) -> float:
-    """A stored number; None stands for infinity or NaN, which no interval can hold."""
-    return math.nan if value is None else value
-
-
 def _ratio(runs: Sequence[Record], base: Sequence[Record], pick: Callable[[Record], float]) -> float:
-    return median(pick(run) / pick(reference) for run, reference in zip(runs, base, strict=True))
+    return median(pick(run) / pick(reference) for run, reference in pair_runs(runs, base))
 
 
 def _mean_by_key(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float]:

@@ -34,6 +34,10 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
+UNKNOWN = Interval(math.nan, math.nan)
+"""Where there is no number to estimate."""
+
+
 def mean_interval(values: Sequence[float], *, level: float = 0.95, comparisons: int = 1, test_share: float = 0.0) -> Interval:
     r"""Estimate a mean with a t interval that allows for overlapping test splits.
 
@@ -49,7 +53,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, comparisons: 
         test_share: c, in [0, 1): test rows over all rows; 0 for independent data.
 
     Returns:
-        The interval; its half-width is NaN for a single value.
+        The interval; its half-width is NaN for a single value, and so is its mean if a value is not finite.
 
     Source: Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
 
@@ -58,6 +62,8 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, comparisons: 
         >>> round(interval.mean, 3), round(interval.half_width, 3)
         (0.2, 0.248)
     """
+    if not all(map(math.isfinite, values)):
+        return UNKNOWN
     mean = fmean(values)
     if len(values) < 2:
         return Interval(mean, math.nan)

@@ -1,7 +1,20 @@
 """Advice that follows from the intervals, and no further."""
 
+import math
+
 from msam.compare import Findings, MethodFindings
-from msam.report.evidence import Relation, gain_over_base, is_starved, named, relate, rivals, shown_difference, spoken
+from msam.report.evidence import (
+    Relation,
+    best_of,
+    gain_over_base,
+    is_starved,
+    judged,
+    named,
+    relate,
+    rivals,
+    shown_difference,
+    spoken,
+)
 from msam.report.units import join_words, units_of
 
 
@@ -15,19 +28,37 @@ def give_advice(findings: Findings) -> str:
         A few sentences.
     """
     base = findings.base.label
+    if findings.base.diverged:
+        return _advise_mending(findings)
     if not rivals(findings):
         return f"Compare {base} with at least one method before choosing."
-    if relate(shown_difference(rivals(findings)[0])) is Relation.UNKNOWN:
+    if findings.base.unknown:
+        name = units_of(findings).name
+        return f"Mend the metric first: {name} must be a number on the test split of every seed. Then compare again."
+    if not judged(findings):
+        return f"Keep {base}: none of the others could be judged. Mend their runs first, if you want to compare them."
+    if relate(shown_difference(judged(findings)[0])) is Relation.UNKNOWN:
         return f"Run more seeds, ten or more if you can, before choosing; until then keep {base}, the cheapest."
-    better = [method for method in rivals(findings) if relate(shown_difference(method)) is Relation.BETTER]
+    better = [method for method in judged(findings) if relate(shown_difference(method)) is Relation.BETTER]
     sentences = [_advise_winner(findings, better) if better else _advise_base(findings), *_advise_starved(findings)]
     return " ".join(sentences)
 
 
+def _advise_mending(findings: Findings) -> str:
+    """What to look at where the base itself diverged."""
+    settings = findings.comparison["task"]["optimizer"]
+    rate = f" than {settings['lr']:g}" if "lr" in settings else ""
+    told = [f"Mend the training first: check the data and the loss for NaN and infinity, or try a smaller learning rate{rate}."]
+    if any(run["validation"]["metric"] is None and run["validation"]["loss"] is not None for run in findings.base.records):
+        told.append(f"Check, too, that {units_of(findings).name} is a number on the validation split of every seed.")
+    return " ".join([*told, "Then compare again; until then, nothing here speaks for a method or against it."])
+
+
 def _advise_base(findings: Findings) -> str:
     units, base = units_of(findings), findings.base.label
-    reach = max(shown_difference(method).high for method in rivals(findings))
-    keep = f"Keep {base}: it is the cheapest, and nothing that was compared beats it."
+    reach = max(shown_difference(method).high for method in judged(findings))
+    compared = "was compared" if len(judged(findings)) == len(rivals(findings)) else "could be judged"
+    keep = f"Keep {base}: it is the cheapest, and nothing that {compared} beats it."
     if reach <= 0:
         return keep
     more = f"A gain of up to {units.amount(reach)} is not excluded; if one of that size matters to you, run more seeds"
@@ -74,16 +105,16 @@ def _equal_passes(findings: Findings, choice: MethodFindings) -> str:
 def _advise_starved(findings: Findings) -> list[str]:
     """For the branch that is starved most: who has its modality alone answer best, if that is more than chance."""
     losses = {name: fate.loss.mean for name, fate in findings.starvation.items() if is_starved(fate.loss)}
-    return [_advise_branch(findings, max(losses, key=losses.__getitem__))] if losses else []
+    return _advise_branch(findings, max(losses, key=losses.__getitem__)) if losses else []
 
 
-def _advise_branch(findings: Findings, name: str) -> str:
-    units = units_of(findings)
-    best = max(rivals(findings), key=lambda method: method.alone[name].mean)
-    gain = gain_over_base(findings, best, lambda run: run["test"]["alone"][name])
-    if relate(gain) is not Relation.BETTER:
-        return f"No method that was compared measurably helps {name} when it stands alone."
-    return (
+def _advise_branch(findings: Findings, name: str) -> list[str]:
+    units, best = units_of(findings), best_of(findings, lambda method: method.alone[name])
+    if best is None or math.isnan(findings.base.alone[name].mean):
+        return []
+    if relate(gain_over_base(findings, best, lambda run: run["test"]["alone"][name])) is not Relation.BETTER:
+        return [f"No method that was compared measurably helps {name} when it stands alone."]
+    return [
         f"If {name} must also work alone, {named(best)} has the best {units.name} there: "
         f"{units.value(best.alone[name].mean)} against {units.value(findings.base.alone[name].mean)}."
-    )
+    ]

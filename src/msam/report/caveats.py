@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 from statistics import fmean
 
-from msam.compare import Findings
+from msam.compare import Findings, pair_runs
+from msam.report.doubts import tell_diverged, tell_unknown
 from msam.report.evidence import rivals, shown_difference, spoken
 from msam.report.units import join_words, percent, units_of
 
@@ -22,8 +23,9 @@ def list_caveats(findings: Findings) -> tuple[str, ...]:
     Returns:
         One or two sentences each, the weightiest first.
     """
-    sources = (_seeds, _test_rows, _edges, _monge, _equal_base, _last_epoch, _overlap, _task, _selection, _fixed, _base)
-    return tuple(caveat for source in sources for caveat in source(findings))
+    doubts = (tell_diverged, tell_unknown)
+    limits = (_seeds, _test_rows, _edges, _monge, _equal_base, _last_epoch, _overlap, _task, _selection, _fixed, _base)
+    return tuple(caveat for source in (*doubts, *limits) for caveat in source(findings))
 
 
 def _seeds(findings: Findings) -> Iterator[str]:
@@ -46,7 +48,7 @@ def _test_rows(findings: Findings) -> Iterator[str]:
     rows, units = findings.test_rows, units_of(findings)
     if rows >= MANY_ROWS:
         return
-    if not units.percent:
+    if not units.percent or findings.base.diverged or findings.base.unknown:
         yield f"The test split is small: {rows} rows."
         return
     share = findings.base.metric.mean
@@ -67,7 +69,7 @@ def _edges(findings: Findings) -> Iterator[str]:
 def _monge(findings: Findings) -> Iterator[str]:
     without = {"monge_sam": "SAM", "modality_aware_sam_monge": "Modality-Aware SAM"}
     for method in findings.methods:
-        if method.mean_shrinkage is not None and method.mean_shrinkage > 0.95:
+        if method.mean_shrinkage is not None and method.mean_shrinkage > 0.95 and not method.diverged:
             yield (
                 f"{method.label} was {without.get(method.name, 'SAM')} in all but name here: its metric "
                 f"shortened perturbations to {method.mean_shrinkage:.3f} of their length on average."
@@ -76,10 +78,10 @@ def _monge(findings: Findings) -> Iterator[str]:
 
 def _equal_base(findings: Findings) -> Iterator[str]:
     doubled = findings.method("base_2x")
-    if doubled is None:
+    if doubled is None or any(method.diverged or method.unknown for method in (doubled, findings.base)):
         return
     epochs = findings.comparison["task"]["epochs"]
-    pairs = list(zip(doubled.records, findings.base.records, strict=True))
+    pairs = pair_runs(doubled.records, findings.base.records)
     if all(run["test"]["metric"] == base["test"]["metric"] and run["selected_epoch"] <= epochs for run, base in pairs):
         chosen = fmean(run["selected_epoch"] for run, _ in pairs)
         yield (
@@ -93,7 +95,9 @@ def _last_epoch(findings: Findings) -> Iterator[str]:
     late = [
         spoken(method)
         for method in findings.methods
-        if method.name != "base_2x" and 2 * sum(run["selected_epoch"] >= epochs for run in method.records) > len(method.records)
+        if method.name != "base_2x"
+        and not method.diverged
+        and 2 * sum(run["selected_epoch"] >= epochs for run in method.records) > len(method.records)
     ]
     if late:
         yield f"Most runs of {join_words(late)} were best at their last epoch; with more epochs the order may change."

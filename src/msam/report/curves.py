@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from msam.compare import Findings, MethodFindings
+from msam.compare.trust import as_number
 from msam.report.drawing import INK, MODALITY_STYLES, Figure, Style, draw, label_ends, method_style
 from msam.report.units import percent, units_of
 
@@ -31,7 +32,7 @@ def contributions_figure(findings: Findings) -> Figure | None:
         draw(
             f"contributions-{method.name}",
             f"Contributions over training under {method.label}; on the test split "
-            + ", ".join(f"{name} {percent(share)}" for name, share in method.contributions.items() if math.isfinite(share)),
+            + ", ".join(f"{name} {percent(share)}" for name, share in method.contributions.items()),
             _SIZE,
             lambda axes, method=method: _paint_contributions(axes, method),  # type: ignore[misc]
         )
@@ -101,7 +102,7 @@ def strengths_figure(findings: Findings) -> Figure | None:
 
 def _paint_strengths(axes: Axes, findings: Findings, methods: Sequence[MethodFindings]) -> None:
     units = units_of(findings)
-    base = units.scale(fmean(run["validation"]["metric"] for run in findings.base.records))
+    base = units.scale(fmean(as_number(run["validation"]["metric"]) for run in findings.base.records))
     everything = [units.scale(value) for method in methods for value in method.validation_by_strength.values()]
     low, high = _window([*everything, base])
     axes.set_ylim(low, high)
@@ -135,7 +136,7 @@ def _paint_strengths(axes: Axes, findings: Findings, methods: Sequence[MethodFin
 
 def _window(values: Sequence[float]) -> tuple[float, float]:
     """Limits that show the better runs in detail: a collapsed one must not flatten all else."""
-    known = sorted(value for value in values if math.isfinite(value))
+    known = sorted(value for value in values if math.isfinite(value)) or [0.0]
     top, quartile = known[-1], known[len(known) // 4]
     low = max(known[0], top - 4 * (top - quartile)) if quartile < top else known[0]
     room = 0.08 * (top - low) or 0.05 * abs(top) or 1.0
@@ -149,7 +150,7 @@ def alone_figure(findings: Findings) -> Figure | None:
         findings: Of a comparison.
 
     Returns:
-        One panel per modality; None with a single one.
+        One panel per modality; None with a single one, or where no number is known.
     """
     names, units = list(findings.base.alone_curve), units_of(findings)
     if len(names) < 2:
@@ -157,6 +158,8 @@ def alone_figure(findings: Findings) -> Figure | None:
     methods = [method for name in _FOLLOWED if (method := findings.method(name)) is not None]
     values = [units.scale(value) for method in methods for curve in method.alone_curve.values() for value in curve]
     known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return None
     room = 0.05 * (max(known) - min(known)) or 1.0
     limits = (min(known) - room, max(known) + room)
     panels = tuple(

@@ -1,11 +1,15 @@
 """Is a modality starved here at all? The answer in a few sentences and a table."""
 
+import math
+
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from msam.compare import Findings
 from msam.diagnosis import Diagnosis
+from msam.report.advice import give_advice
+from msam.report.doubts import tell_diverged, tell_unknown
 from msam.report.units import ACCURACY, percent, units_of
 
 WIDE = 0.05
@@ -57,7 +61,7 @@ def _table(findings: Findings) -> Table:
         fate = findings.starvation.get(name)
         table.add_row(
             name,
-            f"{100 * share:.0f}",
+            percent(share).removesuffix(" %"),
             ACCURACY.estimate(fate.joint) if fate else "none",
             ACCURACY.estimate(fate.alone) if fate else "none",
             ACCURACY.signed(fate.loss.mean) if fate else "",
@@ -74,13 +78,14 @@ def diagnose_findings(findings: Findings) -> list[str]:
         findings: Of a comparison that holds the base optimizer and the modalities alone.
 
     Returns:
-        Sentences: which modality dominates, which branches are starved and by how much, and advice.
+        Sentences: runs that diverged, which modality dominates, which branches are starved and by how much, and advice.
     """
-    shares = findings.base.contributions
-    if len(shares) < 2:
+    if len(findings.base.contributions) < 2:
         return ["There is one modality only: nothing can be starved."]
-    dominant = findings.dominant
-    sentences = [f"{dominant} dominates: {percent(shares[dominant])} of the contributions on the test split."]
+    doubts = [*tell_diverged(findings), *tell_unknown(findings)]
+    if findings.base.diverged:
+        return [*doubts, give_advice(findings)]
+    sentences = [*doubts, *_tell_dominance(findings)]
     if not findings.starvation:
         return [*sentences, "The model declares no encoders, so that its branches cannot be probed."]
     starved = [name for name, fate in findings.starvation.items() if fate.loss.low > 0]
@@ -93,6 +98,14 @@ def diagnose_findings(findings: Findings) -> list[str]:
         )
     if starved:
         return [*sentences, "A remedy may pay: `msam compare` tells which one does on this task, and what it costs."]
-    if all(fate.loss.high <= WIDE for fate in findings.starvation.values()):
+    losses = [fate.loss for fate in findings.starvation.values()]
+    if any(math.isnan(loss.mean) for loss in losses):
+        return [*sentences, "No branch can be said to be starved, and of some nothing can be told."]
+    if all(loss.high <= WIDE for loss in losses):
         return [*sentences, "No branch knows measurably less than alone: nothing needs fixing here."]
     return [*sentences, "No branch can be said to be starved, but the intervals leave it open: use more seeds."]
+
+
+def _tell_dominance(findings: Findings) -> list[str]:
+    share, name = findings.base.contributions[findings.dominant], findings.dominant
+    return [] if math.isnan(share) else [f"{name} dominates: {percent(share)} of the contributions on the test split."]

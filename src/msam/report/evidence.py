@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from enum import Enum
 
-from msam.compare import Findings, Interval, MethodFindings, mean_interval
+from msam.compare import Findings, Interval, MethodFindings, paired_interval
 from msam.compare.records import Record
 from msam.errors import InvalidValueError
 
@@ -16,6 +16,7 @@ class Relation(Enum):
     WORSE = "is worse than"
     TIE = "cannot be told apart from"
     UNKNOWN = "differs, in a single seed, from"
+    NONE = "cannot be compared with"
 
 
 def relate(difference: Interval) -> Relation:
@@ -25,8 +26,11 @@ def relate(difference: Interval) -> Relation:
         difference: The interval.
 
     Returns:
-        `Relation.TIE` where it holds zero, `Relation.UNKNOWN` where there is none.
+        `Relation.TIE` where it holds zero, `Relation.UNKNOWN` where there is none, `Relation.NONE` where there is no difference
+        either: a run diverged, or has no number.
     """
+    if math.isnan(difference.mean):
+        return Relation.NONE
     if math.isnan(difference.half_width):
         return Relation.UNKNOWN
     if difference.low > 0:
@@ -46,6 +50,32 @@ def rivals(findings: Findings) -> tuple[MethodFindings, ...]:
     return findings.methods[1:]
 
 
+def judged(findings: Findings) -> tuple[MethodFindings, ...]:
+    """Return those of the rivals that can be judged.
+
+    Args:
+        findings: Of the comparison.
+
+    Returns:
+        All whose difference to the base is known: neither has a run that diverged, or one without a metric.
+    """
+    return tuple(method for method in rivals(findings) if relate(shown_difference(method)) is not Relation.NONE)
+
+
+def best_of(findings: Findings, pick: Callable[[MethodFindings], Interval]) -> MethodFindings | None:
+    """Find the best of the rivals on something other than the metric.
+
+    Args:
+        findings: Of the comparison.
+        pick: From a method to its estimate.
+
+    Returns:
+        The method with the largest mean among those without a diverged run; None if there is none with a number.
+    """
+    known = [method for method in rivals(findings) if not method.diverged and not math.isnan(pick(method).mean)]
+    return max(known, key=lambda method: pick(method).mean, default=None)
+
+
 def shown_difference(method: MethodFindings) -> Interval:
     """Return a rival's difference to the base optimizer.
 
@@ -63,7 +93,7 @@ def shown_difference(method: MethodFindings) -> Interval:
     return method.to_base
 
 
-def gain_over_base(findings: Findings, method: MethodFindings, pick: Callable[[Record], float]) -> Interval:
+def gain_over_base(findings: Findings, method: MethodFindings, pick: Callable[[Record], float | None]) -> Interval:
     """Compare a method with the base, seed by seed, on something other than the metric.
 
     Args:
@@ -74,8 +104,8 @@ def gain_over_base(findings: Findings, method: MethodFindings, pick: Callable[[R
     Returns:
         Of the method minus the base, corrected for the number of rivals, since the method was picked among them.
     """
-    values = [pick(run) - pick(base) for run, base in zip(method.records, findings.base.records, strict=True)]
-    return mean_interval(values, comparisons=max(1, len(rivals(findings))), test_share=findings.test_share)
+    count = max(1, len(rivals(findings)))
+    return paired_interval(method.records, findings.base.records, pick, comparisons=count, test_share=findings.test_share)
 
 
 def is_starved(loss: Interval) -> bool:

@@ -141,6 +141,7 @@ def _paint_starvation(axes: Axes, findings: Findings) -> None:
             face = color if not hatch else "none"
             axes.barh(y, mean, height=0.34, color=face, edgecolor=color, hatch=hatch, linewidth=1.2)
             reach = 0.0 if math.isnan(interval.half_width) else ACCURACY.scale(interval.half_width)
+            mean = 0.0 if math.isnan(mean) else mean  # the label says that there is no number
             if reach:
                 axes.errorbar(mean, y, xerr=reach, color=INK, capsize=3, linewidth=1.2)
             axes.annotate(
@@ -165,7 +166,7 @@ def compute_figure(findings: Findings) -> Figure | None:
     Returns:
         The figure, or None if nothing was compared.
     """
-    if not rivals(findings):
+    if not rivals(findings) or not _known(findings):
         return None
     units = units_of(findings)
     told = "; ".join(
@@ -189,9 +190,13 @@ def compute_figure(findings: Findings) -> Figure | None:
     )
 
 
+def _known(findings: Findings) -> list[MethodFindings]:
+    return [method for method in findings.methods if not math.isnan(method.metric.mean)]
+
+
 def _paint_compute(axes: Axes, findings: Findings, scale: Callable[[float], float]) -> None:
     groups: dict[float, list[MethodFindings]] = {}
-    for method in findings.methods:
+    for method in _known(findings):
         groups.setdefault(round(method.gradient_evaluations, 1), []).append(method)
     costs = sorted(groups)
     unit = max(costs[-1] - costs[0], 1.0) / 3

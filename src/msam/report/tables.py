@@ -1,6 +1,5 @@
 """Tables of a comparison, for the terminal and the page alike."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +74,7 @@ def _results_note(findings: Findings) -> str:
 
 def _results_row(findings: Findings, method: MethodFindings, doubled: bool, with_costs: bool) -> Iterator[str]:
     units = units_of(findings)
-    yield "\n".join(filter(None, (method.label, strength_text(method))))
+    yield "\n".join(filter(None, (method.label, strength_text(method), "diverged" if method.diverged else "")))
     yield units.estimate(method.metric)
     if rivals(findings):
         differences = [method.to_base, method.to_equal_passes] if doubled else [method.to_base]
@@ -139,7 +138,7 @@ def _branches_note(findings: Findings, names: list[str]) -> str:
 def _branch_row(findings: Findings, name: str, method: MethodFindings, several: bool) -> Iterator[str]:
     units, share = units_of(findings), method.contributions[name]
     yield method.label
-    yield "" if math.isnan(share) else percent(share).removesuffix(" %")
+    yield percent(share).removesuffix(" %")
     yield units.estimate(method.alone[name])
     if several:
         yield units.estimate(method.without[name])

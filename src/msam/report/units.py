@@ -1,9 +1,13 @@
 """Numbers as text: percentages and points for accuracy, three significant digits for any other metric."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msam.compare import Findings, Interval
+
+DASH = "\N{EN DASH}"
+"""Stands where there is no number."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,10 @@ class Units:
             number: As the records hold it.
 
         Returns:
-            Such as "87.0".
+            Such as "87.0"; a dash for NaN, as in all that follows.
         """
+        if math.isnan(number):
+            return DASH
         return f"{self.scale(number):z.1f}" if self.percent else f"{number:.3g}"
 
     def signed(self, number: float) -> str:
@@ -62,6 +68,8 @@ class Units:
         Returns:
             Such as "+2.0".
         """
+        if math.isnan(number):
+            return DASH
         return f"{self.scale(number):+z.1f}" if self.percent else f"{number:+.3g}"
 
     def value(self, number: float) -> str:
@@ -73,7 +81,7 @@ class Units:
         Returns:
             Such as "87.0 %".
         """
-        return f"{self.plain(number)} %" if self.percent else self.plain(number)
+        return f"{self.plain(number)} %" if self.percent and not math.isnan(number) else self.plain(number)
 
     def amount(self, number: float) -> str:
         """Write the size of a difference with its unit.
@@ -84,7 +92,7 @@ class Units:
         Returns:
             Such as "2.0 points".
         """
-        return self.plain(number) + self._points
+        return self.plain(number) + (self._points if not math.isnan(number) else "")
 
     def estimate(self, interval: Interval) -> str:
         """Write a mean with its interval, without the unit.
@@ -131,6 +139,8 @@ class Units:
         Returns:
             Such as "+2.0 points, -3.7 to +7.7"; the mean only, where there is no interval.
         """
+        if math.isnan(interval.mean):
+            return DASH
         mean = self.signed(interval.mean) + self._points
         return mean if math.isnan(interval.half_width) else f"{mean}, {self.span(interval)}"
 
@@ -163,33 +173,51 @@ def percent(share: float) -> str:
         share: In [0, 1].
 
     Returns:
-        In whole percent.
+        In whole percent; a dash for NaN.
 
     Example:
         >>> percent(0.254)
         '25 %'
     """
-    return f"{100 * share:.0f} %"
+    return DASH if math.isnan(share) else f"{100 * share:.0f} %"
 
 
 def p_text(p_value: float | None) -> str:
     """Write a p value.
 
     Args:
-        p_value: Or None, or NaN, where there is none.
+        p_value: Or NaN, where there is no number; or None, where nothing was to be tested.
 
     Returns:
-        Two digits, or three below 0.1.
+        Two digits, or three below 0.1; a dash for NaN, nothing for None.
 
     Example:
         >>> p_text(0.5), p_text(0.0123), p_text(1e-9), p_text(None)
         ('0.50', '0.012', '<0.001', '')
     """
-    if p_value is None or math.isnan(p_value):
+    if p_value is None:
         return ""
+    if math.isnan(p_value):
+        return DASH
     if p_value < 0.001:
         return "<0.001"
     return f"{p_value:.3f}" if p_value < 0.1 else f"{p_value:.2f}"
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Name the runs of a method.
+
+    Args:
+        seeds: Of the runs, at least one.
+
+    Returns:
+        Such as "seeds 0 and 3".
+
+    Example:
+        >>> seeds_text([2]), seeds_text([0, 1, 3])
+        ('seed 2', 'seeds 0, 1 and 3')
+    """
+    return f"seed{'s' if len(seeds) > 1 else ''} {join_words([str(seed) for seed in seeds])}"
 
 
 def join_words(words: list[str], last: str = "and") -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from msam.compare import Findings, Interval, MethodFindings
 from msam.report.advice import give_advice
 from msam.report.caveats import list_caveats
-from msam.report.evidence import Relation, gain_over_base, is_starved, relate, rivals, shown_difference, spoken
-from msam.report.units import ACCURACY, Units, join_words, percent, units_of
+from msam.report.evidence import Relation, best_of, gain_over_base, is_starved, judged, relate, rivals, shown_difference, spoken
+from msam.report.units import ACCURACY, Units, join_words, percent, seeds_text, units_of
 
 
 @dataclass(frozen=True)
@@ -49,24 +49,41 @@ def state_verdict(findings: Findings) -> Verdict:
 
 def _headline(findings: Findings) -> str:
     units, base = units_of(findings), findings.base
+    if base.diverged:
+        return f"{base.label} itself diverged with {seeds_text(base.diverged)}: nothing can be told of any method on this data."
     if not rivals(findings):
         return f"{base.label} alone was run: {units.name} {_absolute(units, base.metric)}, and nothing to compare it with."
-    if math.isnan(shown_difference(rivals(findings)[0]).half_width):
-        return (
-            f"One seed cannot tell methods apart: {_the_largest(findings, rivals(findings))}, "
-            "and how much of it is chance is unknown."
-        )
-    better = [method for method in rivals(findings) if relate(shown_difference(method)) is Relation.BETTER]
-    worse = [method for method in rivals(findings) if relate(shown_difference(method)) is Relation.WORSE]
+    if base.unknown:
+        seeds = seeds_text(base.unknown)
+        return f"The {units.name} of {base.label} is not a number with {seeds}: no method can be compared with it on this data."
+    left_out = _left_out(findings)
+    if not judged(findings):
+        return f"No method can be compared with {base.label} on this data: {left_out}."
+    return _headline_of_judged(findings) + (f" Not judged: {left_out}." if left_out else "")
+
+
+def _left_out(findings: Findings) -> str:
+    """Name the methods that cannot be judged, beside a base that can."""
+    diverged = [spoken(method) for method in rivals(findings) if method.diverged]
+    unknown = [spoken(method) for method in rivals(findings) if method.unknown and not method.diverged]
+    whys = ((diverged, "diverged"), (unknown, f"{units_of(findings).name} not a number"))
+    return "; ".join(f"{join_words(names)} ({why})" for names, why in whys if names)
+
+
+def _headline_of_judged(findings: Findings) -> str:
+    base, known = findings.base, judged(findings)
+    if math.isnan(shown_difference(known[0]).half_width):
+        return f"One seed cannot tell methods apart: {_the_largest(findings, known)}, and how much of it is chance is unknown."
+    better = [method for method in known if relate(shown_difference(method)) is Relation.BETTER]
+    worse = [method for method in known if relate(shown_difference(method)) is Relation.WORSE]
     if better:
         return _headline_of_wins(findings, better)
     if worse:
         return _headline_of_losses(findings, worse)
-    if len(rivals(findings)) == 1:
-        only = rivals(findings)[0]
-        difference = _evidence(findings, shown_difference(only))
-        return f"{spoken(only)} cannot be told apart from {base.label} on this data: the paired difference is {difference}."
-    return f"No method can be told apart from {base.label} on this data: {_the_largest(findings, rivals(findings))}."
+    if len(known) == 1:
+        difference = _evidence(findings, shown_difference(known[0]))
+        return f"{spoken(known[0])} cannot be told apart from {base.label} on this data: the paired difference is {difference}."
+    return f"No method can be told apart from {base.label} on this data: {_the_largest(findings, known)}."
 
 
 def _headline_of_wins(findings: Findings, better: list[MethodFindings]) -> str:
@@ -78,13 +95,13 @@ def _headline_of_wins(findings: Findings, better: list[MethodFindings]) -> str:
     if len(better) == 1:
         difference = _evidence(findings, shown_difference(best))
         return f"{spoken(best)} beats {findings.base.label} on this data: {difference}{absent}."
-    count = f"{len(better)} of {len(rivals(findings))} methods beat"
+    count = f"{len(better)} of {len(judged(findings))} methods beat"
     return f"{count} {findings.base.label} on this data: {_the_largest(findings, better)}{absent}."
 
 
 def _headline_of_losses(findings: Findings, worse: list[MethodFindings]) -> str:
     base = findings.base.label
-    if len(rivals(findings)) == 1:
+    if len(judged(findings)) == 1:
         return f"{spoken(worse[0])} is worse than {base} on this data: {_evidence(findings, shown_difference(worse[0]))}."
     who = spoken(worse[0]) if len(worse) == 1 else str(len(worse))
     verb = "is" if len(worse) == 1 else "are"
@@ -117,7 +134,7 @@ def _absolute(units: Units, interval: Interval) -> str:
 
 
 def _modality_aware(findings: Findings) -> Iterator[str]:
-    """Modality-Aware SAM against the base, the base with equal passes, and tuned SAM; one sentence per outcome."""
+    """Modality-Aware SAM against the base, the base with equal passes, and tuned SAM; one sentence per known outcome."""
     ours, sam, units = findings.method("modality_aware_sam"), findings.method("sam"), units_of(findings)
     if ours is None or ours.to_base is None:
         return
@@ -126,7 +143,7 @@ def _modality_aware(findings: Findings) -> Iterator[str]:
         against[f"{findings.base.label} with twice the passes"] = ours.to_equal_passes
     if sam is not None:
         against["SAM at the radius chosen for it"] = findings.difference(ours, sam)
-    for relation in Relation:
+    for relation in (known for known in Relation if known is not Relation.NONE):
         chosen = [f"{name} ({units.difference(gap)})" for name, gap in against.items() if relate(gap) is relation]
         if chosen:
             yield f"{ours.label} {relation.value} {join_words(chosen, 'or' if relation is Relation.TIE else 'and')}."
@@ -134,11 +151,12 @@ def _modality_aware(findings: Findings) -> Iterator[str]:
 
 def _dominance(findings: Findings) -> Iterator[str]:
     shares = findings.base.contributions
-    if len(shares) < 2 or any(math.isnan(share) for share in shares.values()):
+    if len(shares) < 2 or findings.base.diverged or any(math.isnan(share) for share in shares.values()):
         return
     name = findings.dominant
     ours = findings.method("modality_aware_sam")
-    change = f", and {percent(ours.contributions[name])} under {ours.label}" if ours is not None else ""
+    told = ours is not None and not ours.diverged and not math.isnan(ours.contributions[name])
+    change = f", and {percent(ours.contributions[name])} under {ours.label}" if ours is not None and told else ""
     verb = "dominates" if shares[name] > 0.5 else "contributes most"
     yield f"{name} {verb}: its share of the contributions is {percent(shares[name])} under {findings.base.label}{change}."
 
@@ -147,9 +165,8 @@ def _starvation(findings: Findings) -> Iterator[str]:
     if not findings.starvation:
         return
     known = {name: fate for name, fate in findings.starvation.items() if not math.isnan(fate.loss.half_width)}
-    if not known:
+    if not known and findings.comparison["seeds"] == 1:
         yield "Whether joint training starves a branch takes more than one seed to tell."
-        return
     starved = [name for name, fate in known.items() if is_starved(fate.loss)]
     if len(starved) > 2:
         losses = [f"{name} ({ACCURACY.amount(known[name].loss.mean)}, {_ends(known[name].loss)})" for name in starved]
@@ -179,18 +196,23 @@ def _ends(loss: Interval) -> str:
 
 def _missing(findings: Findings) -> Iterator[str]:
     """Who leaves most when a modality is missing; of many modalities, only the one that is missed most."""
-    units, missed = units_of(findings), findings.base.without
-    if not rivals(findings):
+    missed = {name: found.mean for name, found in findings.base.without.items() if not math.isnan(found.mean)}
+    if findings.base.diverged or not missed:
         return
-    for name in missed if len(missed) <= 3 else [min(missed, key=lambda name: missed[name].mean)]:
-        best = max(rivals(findings), key=lambda method: method.without[name].mean)
-        gain = gain_over_base(findings, best, lambda run: run["test"]["without"][name])  # noqa: B023
-        held = f"With {name} missing, {units.name} is highest under {spoken(best)}: {units.value(best.without[name].mean)}"
-        reference = f"{units.value(findings.base.without[name].mean)} for {findings.base.label}"
-        if gain.mean <= 0:
-            yield f"With {name} missing, no method is above the {reference}."
-        elif relate(gain) is Relation.BETTER:
-            yield f"{held}, against {reference} ({units.difference(gain)})."
-        else:
-            unsure = "in a single seed" if relate(gain) is Relation.UNKNOWN else "a difference that may be chance"
-            yield f"{held}, against {reference} ({units.difference(gain)}), {unsure}."
+    for name in missed if len(missed) <= 3 else [min(missed, key=missed.__getitem__)]:
+        best = best_of(findings, lambda method: method.without[name])  # noqa: B023
+        if best is not None:
+            yield _tell_missing(findings, best, name)
+
+
+def _tell_missing(findings: Findings, best: MethodFindings, name: str) -> str:
+    units = units_of(findings)
+    gain = gain_over_base(findings, best, lambda run: run["test"]["without"][name])
+    held = f"With {name} missing, {units.name} is highest under {spoken(best)}: {units.value(best.without[name].mean)}"
+    reference = f"{units.value(findings.base.without[name].mean)} for {findings.base.label}"
+    if gain.mean <= 0:
+        return f"With {name} missing, no method is above the {reference}."
+    if relate(gain) is Relation.BETTER:
+        return f"{held}, against {reference} ({units.difference(gain)})."
+    unsure = "in a single seed" if relate(gain) is Relation.UNKNOWN else "a difference that may be chance"
+    return f"{held}, against {reference} ({units.difference(gain)}), {unsure}."

@@ -16,11 +16,12 @@ from msam.balance import BalanceHook
 from msam.contribution import Coalition, all_coalitions, mask_inputs
 from msam.contribution.coalitions import LateFusionModel, encode, evaluation_mode
 from msam.data import Split, Splits
-from msam.optim import MultimodalClosure, SharpnessAware, ShrinkageWarning
+from msam.optim import SharpnessAware, ShrinkageWarning
 from msam.training.evaluation import Evaluation, evaluate
 from msam.training.probe import linear_probe_accuracy
 from msam.training.recipe import Recipe
 from msam.training.runtime import peak_memory_mib, reproducible
+from msam.training.stepping import CountedClosure, learning_rate_of, take_step
 from msam.training.task import Task
 
 _HOOK_SEED = 1_000_003
@@ -34,10 +35,22 @@ class RunResult:
     selected_epoch: int
     curves: dict[str, Any]
     validation: dict[str, float | None]
+    goals: list[dict[str, Any]]
+    """What the epoch may be selected for; there is one goal, "accuracy", the metric with all modalities of the recipe. Its
+    ``validation`` also tells the metric ``without`` each modality, at the selected epoch."""
     test: dict[str, Any]
-    probes: dict[str, float]
+    probes: dict[str, float | None]
+    """Modality -> accuracy of a linear probe of its branch; None where the branch's features are not finite."""
     steps: int
+    """Skipped ones included."""
+    skipped: int
+    """Steps whose gradients were not finite: the weights and the optimizer's state stayed."""
     gradient_evaluations: int
+    """Forward-backward passes of the loss."""
+    forward_evaluations: int
+    """The same, and one for each coalition of modalities that the method evaluated in its steps, but the full one."""
+    learning_rate: float | None
+    """Of the base optimizer's first group, before training."""
     optimizer: dict[str, Any]
     measured: dict[str, float]
 
@@ -45,7 +58,8 @@ class RunResult:
 def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) -> RunResult:
     """Train once, choose the epoch on validation, and read the test split once.
 
-    Runs of one seed share splits, initialisation and batch order whatever the recipe.
+    Runs of one seed share splits, initialisation and batch order whatever the recipe. A step whose gradients are not finite
+    is skipped and counted, whatever the recipe, too.
 
     Args:
         task: The problem.
@@ -63,8 +77,9 @@ def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) 
         splits = task.load(seed)
         model = task.build_model()
         base = task.build_optimizer(model.parameters())
+        rate = learning_rate_of(base)
         optimizer = recipe.build_optimizer(base, model, strength)
-        run = _Run(task, recipe, model, optimizer, recipe.build_hooks(strength), splits, seed)
+        run = _Run(task, recipe, model, optimizer, recipe.build_hooks(strength), splits, seed, rate)
         run.average(recipe.average(strength) if recipe.average is not None else None)
         for epoch in range(1, recipe.budget * task.epochs + 1):
             run.train_epoch()
@@ -81,12 +96,15 @@ class _Run:
     hooks: Sequence[BalanceHook]
     splits: Splits
     seed: int
+    learning_rate: float | None
     curves: dict[str, Any] = field(init=False)
     best: tuple[float, float] = (-math.inf, math.inf)
     best_epoch: int = 0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
+    skipped: int = 0
     evaluations: int = 0
+    forwards: int = 0
     training_seconds: float = 0.0
     averaged: AveragedModel | None = None
 
@@ -121,15 +139,18 @@ class _Run:
         self.model.train()
         losses = []
         for inputs, target in self._batches():
-            closure = MultimodalClosure(self.model, inputs, target, self.task.loss)
+            closure = CountedClosure(self.model, inputs, target, self.task.loss)
             for hook in self.hooks:
                 hook.prepare_(closure, self.hook_generator)
             self.optimizer.zero_grad()
-            losses.append(self.optimizer.step(closure))  # type: ignore[arg-type]
+            loss, skipped = take_step(self.optimizer, closure)
+            losses.append(loss)
             if self.averaged is not None:
                 self.averaged.update_parameters(self.model)
             self.steps += 1
+            self.skipped += skipped
             self.evaluations += closure.evaluations
+            self.forwards += closure.forward_passes
         self.training_seconds += perf_counter() - started
         self.curves["train_loss"].append(_finite(torch.stack([torch.as_tensor(loss) for loss in losses]).mean()))
 
@@ -166,11 +187,15 @@ class _Run:
         return RunResult(
             selected_epoch=self.best_epoch,
             curves=self.curves,
-            validation={"metric": _finite(self.best[0]), "loss": _finite(self.best[1])},
+            validation=self._validation(),
+            goals=[self._describe_goal()],
             test=self._describe(found),
             probes=probes,
             steps=self.steps,
+            skipped=ours.get("skipped", self.skipped),
             gradient_evaluations=self.evaluations,
+            forward_evaluations=self.forwards,
+            learning_rate=self.learning_rate,
             optimizer={key: _finite(value) if isinstance(value, float) else value for key, value in ours.items()},
             measured={
                 "training_seconds": self.training_seconds,
@@ -179,33 +204,52 @@ class _Run:
             },
         )
 
+    def _validation(self) -> dict[str, float | None]:
+        return {"metric": _finite(self.best[0]), "loss": _finite(self.best[1])}
+
+    def _describe_goal(self) -> dict[str, Any]:
+        """What was selected on validation, and what a missing modality costs there, at the weights of the selected epoch."""
+        lacking = _without_each(self.task.modalities)
+        metrics = evaluate(self.model, self.splits.validation, self.task, [*lacking.values()]).metrics if lacking else {}
+        without = {name: _finite(metrics[coalition]) for name, coalition in lacking.items()}
+        return {
+            "name": "accuracy",
+            "selected_epoch": self.best_epoch,
+            "validation": {**self._validation(), "without": without},
+        }
+
     def _describe(self, found: Evaluation) -> dict[str, Any]:
         names = self.task.modalities
-        whole = frozenset(names)
         return {
             "rows": len(self.splits.test),
             "pool": self.splits.pool,
             "metric": _finite(found.metrics[self.present]),
             "loss": _finite(found.losses[self.present]),
             "alone": {name: _finite(found.metrics[frozenset({name})]) for name in names},
-            "without": {name: _finite(found.metrics[whole - {name}]) for name in names} if len(names) > 1 else {},
+            "without": {name: _finite(found.metrics[coalition]) for name, coalition in _without_each(names).items()},
             "contributions": {name: _finite(share) for name, share in found.contributions().items()},
         }
 
-    def _probe_branches(self) -> dict[str, float]:
+    def _probe_branches(self) -> dict[str, float | None]:
         if not isinstance(self.model, LateFusionModel):
             return {}
         with evaluation_mode(self.model):
             train, test = (self._features(split) for split in (self.splits.train, self.splits.test))
-        return {
-            name: linear_probe_accuracy(train[name], self.splits.train.target, test[name], self.splits.test.target)
-            for name in self.task.modalities
-            if name in self.present
-        }
+        return {name: self._probe(train[name], test[name]) for name in self.task.modalities if name in self.present}
+
+    def _probe(self, train: Tensor, test: Tensor) -> float | None:
+        if not (train.isfinite().all() and test.isfinite().all()):
+            return None  # a probe of them would still name a class, and some of these names would be right
+        return linear_probe_accuracy(train, self.splits.train.target, test, self.splits.test.target)
 
     def _features(self, split: Split) -> dict[str, Tensor]:
         assert isinstance(self.model, LateFusionModel)
         return {name: feature.flatten(1) for name, feature in encode(self.model, split.inputs).items()}
+
+
+def _without_each(names: Sequence[str]) -> dict[str, Coalition]:
+    """Modality -> the coalition that lacks it; none of a single modality."""
+    return {name: frozenset(names) - {name} for name in names} if len(names) > 1 else {}
 
 
 def _finite(number: float | Tensor) -> float | None:

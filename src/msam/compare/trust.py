@@ -1,0 +1,132 @@
+"""Which runs a conclusion may rest on, and which runs belong together."""
+
+from collections.abc import Callable, Sequence
+from math import nan
+
+from msam.compare.records import Record
+from msam.compare.statistics import UNKNOWN, Interval, mean_interval
+from msam.errors import InvalidValueError
+
+SKIPPED_SHARE = 0.01
+"""A run diverged if more than this share of its steps was skipped."""
+
+
+def why_diverged(record: Record) -> str | None:
+    """Tell why a run counts as diverged.
+
+    Args:
+        record: Of the run.
+
+    Returns:
+        The reason, or None if the run is sound: its validation is finite at the epoch that was chosen, and hardly a step was
+        skipped.
+
+    Example:
+        >>> why_diverged({"validation": {"metric": 0.5, "loss": 1.0}, "skipped": 3, "steps": 100})
+        '3 of 100 steps were skipped'
+        >>> why_diverged({"validation": {"metric": 0.5, "loss": 1.0}, "skipped": 1, "steps": 100}) is None
+        True
+    """
+    for name in ("loss", "metric"):
+        if record["validation"][name] is None:
+            return f"no finite {name} on validation"
+    if record["skipped"] > SKIPPED_SHARE * record["steps"]:
+        return f"{record['skipped']} of {record['steps']} steps were skipped"
+    return None
+
+
+def diverged_seeds(records: Sequence[Record]) -> tuple[int, ...]:
+    """List the seeds whose run diverged.
+
+    Args:
+        records: Of one method, at one strength.
+
+    Returns:
+        The seeds, in the order of the records.
+    """
+    return tuple(record["seed"] for record in records if why_diverged(record) is not None)
+
+
+def unknown_seeds(records: Sequence[Record]) -> tuple[int, ...]:
+    """List the seeds whose test metric is not a number.
+
+    Args:
+        records: Of one method, at one strength.
+
+    Returns:
+        The seeds, in the order of the records.
+    """
+    return tuple(record["seed"] for record in records if record["test"]["metric"] is None)
+
+
+def pair_runs(first: Sequence[Record], second: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Put the runs of one seed together, by the seeds themselves.
+
+    Args:
+        first: Runs of one method, one a seed.
+        second: Of another.
+
+    Returns:
+        A pair for each seed, in the order of `first`.
+
+    Raises:
+        InvalidValueError: If a run has no partner, or several.
+
+    Example:
+        >>> pair_runs([{"method": "sam", "seed": 1}], [{"method": "base", "seed": 1}])
+        [({'method': 'sam', 'seed': 1}, {'method': 'base', 'seed': 1})]
+    """
+    for here, there in ((first, second), (second, first)):
+        for record in here:
+            found = sum(other["seed"] == record["seed"] for other in there)
+            if found != 1:
+                partner = there[0]["method"] if there else "a method without runs"
+                raise InvalidValueError(
+                    f"runs are compared seed by seed: that of {record['method']!r} with seed {record['seed']} needs one of "
+                    f"{partner!r} with this seed, found {found}; run the comparison again to complete it"
+                )
+    by_seed = {record["seed"]: record for record in second}
+    return [(record, by_seed[record["seed"]]) for record in first]
+
+
+def paired_interval(
+    first: Sequence[Record],
+    second: Sequence[Record],
+    pick: Callable[[Record], float | None],
+    *,
+    comparisons: int,
+    test_share: float,
+) -> Interval:
+    """Compare two methods seed by seed.
+
+    Args:
+        first: Runs of one method, one a seed.
+        second: Of the other.
+        pick: From a record to the number that is compared.
+        comparisons: Number of intervals that shall hold together.
+        test_share: As of `mean_interval`.
+
+    Returns:
+        Of `first` minus `second`; `UNKNOWN` if a number is missing, or a run of either diverged: the numbers of such runs
+        may be finite, and even good, but a difference of them is no finding.
+
+    Raises:
+        InvalidValueError: If a run has no partner, or several.
+    """
+    pairs = pair_runs(first, second)
+    if diverged_seeds(first) or diverged_seeds(second):
+        return UNKNOWN
+    values = [as_number(pick(one)) - as_number(pick(other)) for one, other in pairs]
+    return mean_interval(values, comparisons=comparisons, test_share=test_share)
+
+
+def as_number(value: float | None) -> float:
+    """Read a stored number.
+
+    Args:
+        value: Of a record, where None stands for infinity or NaN.
+
+    Returns:
+        The number, or NaN.
+    """
+    return nan if value is None else value

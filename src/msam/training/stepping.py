@@ -1,0 +1,118 @@
+"""One step of the training loop, which plain optimizers take under the same condition as the engine's methods."""
+
+import inspect
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from msam.contribution import Coalition
+from msam.geometry.vectors import global_norm
+from msam.optim import MultimodalClosure, SharpnessAware
+
+
+class CountedClosure(MultimodalClosure):
+    """A closure that also counts the forward passes of coalitions.
+
+    Args:
+        given: As of `MultimodalClosure`.
+        options: As of `MultimodalClosure`.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 2)
+        >>> inputs, target = {"a": torch.ones(3, 1), "b": torch.ones(3, 1)}, torch.zeros(3, dtype=torch.long)
+        >>> forward = lambda inputs: model(torch.cat([inputs["a"], inputs["b"]], 1))
+        >>> closure = CountedClosure(forward, inputs, target, torch.nn.functional.cross_entropy)
+        >>> _ = closure(), closure.coalition_outputs([frozenset("a"), frozenset("b"), frozenset("ab")])
+        >>> closure.evaluations, closure.forward_passes
+        (1, 3)
+    """
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._coalitions = [0]  # shared with the closures of other inputs that come from this one
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes of the loss, and one for each coalition but the full one, whose output is there already.
+
+        Of a model with `encoders` and `fuse` a coalition's pass is one of `fuse` only, so that this is an upper bound.
+        """
+        return self.evaluations + self._coalitions[0]
+
+    def coalition_outputs(self, coalitions: Sequence[Coalition], **options: Any) -> Tensor:
+        """Run the model for coalitions of modalities; see `MultimodalClosure.coalition_outputs`.
+
+        Args:
+            coalitions: K of them.
+            options: As of `MultimodalClosure.coalition_outputs`.
+
+        Returns:
+            Shape ``(K, samples, ...)``.
+        """
+        self._coalitions[0] += len(coalitions) - (frozenset(self.modalities) in coalitions)
+        return super().coalition_outputs(coalitions, **options)
+
+
+def take_step(optimizer: Optimizer, closure: MultimodalClosure) -> tuple[Tensor | float, bool]:
+    """Step, unless the gradients are not finite: then the weights and the optimizer's state stay.
+
+    The engine's methods decide on their own, by the same norm. An optimizer whose step needs a closure (LBFGS) runs passes of
+    its own, and nothing is checked there.
+
+    Args:
+        optimizer: With gradients of zero.
+        closure: Of the batch.
+
+    Returns:
+        The loss, and whether it was this function that skipped the step.
+    """
+    if isinstance(optimizer, SharpnessAware) or _needs_closure(optimizer):
+        return optimizer.step(closure), False  # type: ignore[arg-type]
+    loss = closure()
+    if not _has_finite_gradients(optimizer):
+        return loss, True
+    optimizer.step()
+    return loss, False
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
+    # The class's, since schedulers and others wrap the instance's.
+    parameter = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
+def _has_finite_gradients(optimizer: Optimizer) -> bool:
+    """Whether the norm of all gradients is finite, on each device."""
+    found: dict[torch.device, list[Tensor]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                found.setdefault(parameter.grad.device, []).append(_as_dense(parameter.grad))
+    return all(isfinite(float(global_norm(gradients))) for gradients in found.values())
+
+
+def _as_dense(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient, as real ones."""
+    dense = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+
+
+def learning_rate_of(optimizer: Optimizer) -> float | None:
+    """Read the learning rate of an optimizer's first group.
+
+    Args:
+        optimizer: Any.
+
+    Returns:
+        The rate, or None if it has none.
+
+    Example:
+        >>> learning_rate_of(torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.05))
+        0.05
+    """
+    rate = optimizer.param_groups[0].get("lr")
+    return None if rate is None else float(rate)
