@@ -8,6 +8,7 @@ from math import isnan
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from msam.errors import InvalidTypeError, InvalidValueError
@@ -26,7 +27,10 @@ def kind_of(value: object) -> str:
         >>> kind_of("5")
         "'5' of type str"
     """
-    text = repr(value) if not isinstance(value, Tensor) else f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Tensor | np.ndarray):
+        text = f"{'a tensor' if isinstance(value, Tensor) else 'an array'} of shape {tuple(value.shape)}"
+    else:
+        text = " ".join(repr(value).split())
     return f"{text if len(text) <= 80 else text[:77] + '...'} of type {type(value).__name__}"
 
 

@@ -47,3 +47,7 @@ class PerturbationWarning(MsamWarning):
 
 class ContributionWarning(MsamWarning):
     """Contributions of modalities are not taken as the model's author may think, or say nothing."""
+
+
+class DamagedFileWarning(MsamWarning):
+    """A file that can be made again was damaged, and is made again."""

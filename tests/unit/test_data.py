@@ -170,6 +170,10 @@ def test_hog_mnist_has_its_shapes_and_classes():
     arrays = find_dataset("hog-mnist").load()
     assert {name: values.shape for name, values in arrays.inputs.items()} == dict.fromkeys(arrays.inputs, (5000, 192))
     assert len(set(arrays.target.tolist())) == 10
+    blank = np.stack([~values.any(1) for values in arrays.inputs.values()])
+    assert blank.sum(1).tolist() == [0, 85, 29, 7]
+    assert blank.any(0).sum() == 113
+    assert sum(int((arrays.target[rows] == 1).sum()) for rows in blank) == 118
 
 
 def test_htad_reader(tmp_path: Path):
@@ -182,6 +186,7 @@ def test_htad_reader(tmp_path: Path):
     assert whole.target.tolist() == [1, 0, 1]
     assert whole.inputs["audio"].dtype == np.float32
     assert whole.target.dtype == np.int64
+    assert whole.groups.tolist() == [0, 0, 1]
     assert list(read_htad(path, ("audio",)).inputs) == ["audio"]
 
 
@@ -192,6 +197,21 @@ def test_htad_has_its_shapes_and_classes():
     assert {name: value.shape for name, value in whole.inputs.items()} == {"audio": (1386, 36), "accel": (1386, 16)}
     assert len(np.bincount(whole.target)) == dataset.classes
     assert len(whole.target) == dataset.rows
+    assert np.bincount(whole.groups).tolist() == [466, 466, 454]
+    assert (np.diff(whole.groups) >= 0).all()
+    for session in range(3):
+        assert set(whole.target[whole.groups == session]) == set(range(7))
+
+
+@pytest.mark.skipif(not CATALOG["htad"].installed, reason="the extra htad is not installed")
+def test_htads_sessions_can_be_kept_apart():
+    whole = find_dataset("htad").load()
+    sizes = {tuple(map(len, (s.train, s.validation, s.test))) for s in _sessions(whole)}
+    assert all(sum(found) == 1386 and set(found) == {466, 454} for found in sizes)
+
+
+def _sessions(whole: Arrays) -> list:
+    return [split_arrays(whole, seed, groups=whole.groups) for seed in range(4)]
 
 
 def test_a_data_set_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):

@@ -138,3 +138,19 @@ def test_the_study_runs_every_method_resumes_and_reports(parts, tmp_path, monkey
     assert {path.name for path in (tmp_path / "images").iterdir()} == {
         f"fine-tuning-{what}.png" for what in ("radius", "alpha", "rescaling")
     }
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None])
+def test_damaged_weights_in_the_cache_are_named_and_made_again(content, parts, pretrained, tmp_path, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(parts.study, "pretrain", lambda *_: made.append(1) or pretrained)
+    parts.study.load_pretrained(0, tmp_path)
+    again = parts.study.load_pretrained(0, tmp_path)
+    assert made == [1]
+    assert all(torch.equal(again[name], value) for name, value in pretrained.items())
+    [path] = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-99] if content is None else content)
+    parts.study.load_pretrained(0, tmp_path)
+    assert made == [1, 1]
+    assert f"{path} is damaged" in capsys.readouterr().err
+    assert parts.study.load_pretrained(0, tmp_path).keys() == pretrained.keys()

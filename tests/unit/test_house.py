@@ -100,3 +100,11 @@ def test_links_between_pages_exist():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_of_weights_are_read_without_running_what_is_in_them():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    code = [path for folder in ("src", "examples", "benchmarks", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")]
+    for path in [*pages, *code]:
+        for call in re.findall(r"torch\.load\([^\n]*", path.read_text(encoding="utf-8")):
+            assert "weights_only=True" in call or path == Path(__file__), f"{path}: {call}"

@@ -18,6 +18,7 @@ from PIL import Image
 from msam.data import BUILT, emoji, fashion_mnist, find_built, load_emoji, load_fashion_mnist, read_idx
 from msam.data.packages import Package, build_once, cache_folder, fetch_package, licence_path, read_members, silent
 from msam.data.svg import draw_svg
+from msam.errors import DamagedFileWarning, InvalidValueError
 
 SMALL = Path(__file__).parents[1] / "files" / "emoji-small.npz"
 
@@ -167,6 +168,45 @@ def test_small_cut_is_in_the_same_format():
     )
     assert all(name == name.lower() and name.strip() for name in found.names)
     assert SMALL.stat().st_size < 200_000
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "flipped":
+        content[len(content) // 2] ^= 0xFF
+    path.write_bytes({"empty": b"", "cut": bytes(content[:-40]), "other": b"no archive"}.get(how, bytes(content)))
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "other", "flipped"])
+def test_damaged_file_in_the_cache_is_named_and_built_again(how, fashion, cache):
+    path = fashion_mnist.build_fashion_mnist(source=fashion)
+    before = load_fashion_mnist()
+    damage(path, how)
+    with pytest.raises(
+        InvalidValueError, match=r"'.*fashion-mnist\.npz' damaged: .*build it again with: msam data fashion-mnist"
+    ):
+        load_fashion_mnist()
+    assert not find_built("fashion-mnist").built
+    with pytest.warns(DamagedFileWarning, match=r"fashion-mnist\.npz' was damaged \(.+\): it is built again"):
+        fashion_mnist.build_fashion_mnist(source=fashion)
+    assert find_built("fashion-mnist").built
+    assert (load_fashion_mnist().train_images == before.train_images).all()
+    assert sorted(file.name for file in cache.iterdir()) == ["fashion-mnist-LICENSE.md", "fashion-mnist.npz"]
+
+
+@pytest.mark.parametrize(("load", "file"), [(load_emoji, "emoji.npz"), (load_fashion_mnist, "fashion-mnist.npz")])
+def test_file_of_other_arrays_is_damaged(load, file, cache):
+    cache.mkdir()
+    np.savez(cache / file, other=np.zeros(3))
+    with pytest.raises(InvalidValueError, match=rf"{file}' damaged: it holds no \["):
+        load()
+    np.savez(cache / file, names=np.array([None]), groups=np.zeros(1), subgroups=np.zeros(1))
+    with pytest.raises(InvalidValueError, match=rf"{file}' damaged"):
+        load()
+    (cache / file).unlink()
+    (cache / file).mkdir()
+    with pytest.raises(InvalidValueError, match=rf"{file}' damaged: it is no file"):
+        load()
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ Fashion-MNIST: ``msam data fashion-mnist``. On two idle cores it takes about 40 
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from pathlib import Path
+from pickle import UnpicklingError
 from statistics import fmean
 
 import torch
@@ -68,16 +70,29 @@ def run_one(run: Run, radius: float, epochs: int, cache: Path) -> tuple[Run, Row
 
 
 def load_pretrained(seed: int, cache: Path) -> State:
-    """Load a seed's pretrained weights, or make them."""
+    """Load a seed's pretrained weights, or make them; a file that was damaged is named, and made again."""
     torch.set_num_threads(1)
     code = sha256(Path(__file__).with_name("task.py").read_bytes()).hexdigest()[:8]
     path = cache / f"{code}-{seed}.pt"
-    if not path.exists():
+    state = _read_weights(path)
+    if state is None:
+        state = pretrain(load_pool(), seed)
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        torch.save(pretrain(load_pool(), seed), partial)
+        torch.save(state, partial)
         partial.replace(path)
-    state: State = torch.load(path)
+    return state
+
+
+def _read_weights(path: Path) -> State | None:
+    """Read weights if they are there and whole."""
+    if not path.exists():
+        return None
+    try:
+        state: State = torch.load(path, weights_only=True)
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        print(f"{path} is damaged ({type(error).__name__}): it is made again", file=sys.stderr)
+        return None
     return state
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from msam.data import emoji, fashion_mnist
+from msam.data.cached import find_damage
 from msam.data.packages import Package, Report, cache_folder, licence_path
 from msam.errors import InvalidValueError
 
@@ -43,8 +44,8 @@ class BuiltSet:
 
     @property
     def built(self) -> bool:
-        """Whether it is on this machine."""
-        return self.path.exists()
+        """Whether it is on this machine, and whole; it is read to see that."""
+        return self.path.exists() and not find_damage(self.path)
 
 
 BUILT: dict[str, BuiltSet] = {

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msam.data.cached import read_arrays
 from msam.data.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
 from msam.data.svg import draw_svg
 from msam.errors import InvalidValueError
@@ -47,6 +48,7 @@ PACKAGES = (
     ),
 )
 
+_WORDS = ("names", "groups", "subgroups")
 _ARTISTS = ("google", "twitter", "openmoji")
 _LICENCE = """# Emoji
 
@@ -100,21 +102,17 @@ def load_emoji(path: Path | None = None) -> Emoji:
         The emoji, in Unicode's order.
 
     Raises:
-        InvalidValueError: If it has not been built.
+        InvalidValueError: If it has not been built, or the file is damaged.
     """
     path = cache_folder() / FILE if path is None else path
-    if not path.exists():
-        raise InvalidValueError(
-            f"the emoji must be built once, found no {path.name} in {str(path.parent)!r}; run: msam data emoji"
-        )
-    with np.load(path, allow_pickle=False) as arrays:
-        names, groups, subgroups = (tuple(arrays[key].tolist()) for key in ("names", "groups", "subgroups"))
-        images = {key.removeprefix("image_"): arrays[key] for key in arrays.files if key.startswith("image_")}
+    arrays = read_arrays(path, "the emoji", "msam data emoji", _WORDS)
+    names, groups, subgroups = (tuple(arrays[key].tolist()) for key in _WORDS)
+    images = {key.removeprefix("image_"): values for key, values in arrays.items() if key.startswith("image_")}
     return Emoji(names, groups, subgroups, images)
 
 
 def build_emoji(folder: Path | None = None, source: Path | None = None, progress: Report = silent) -> Path:
-    """Build the data set from its npm packages, unless it is there already.
+    """Build the data set from its npm packages, unless it is there already and whole.
 
     Args:
         folder: Where to; the cache if None.

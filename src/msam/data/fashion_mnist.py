@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msam.data.cached import read_arrays
 from msam.data.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
 from msam.errors import InvalidValueError
 
@@ -70,19 +71,15 @@ def load_fashion_mnist(path: Path | None = None) -> FashionMnist:
         The arrays.
 
     Raises:
-        InvalidValueError: If it has not been built.
+        InvalidValueError: If it has not been built, or the file is damaged.
     """
     path = cache_folder() / FILE if path is None else path
-    if not path.exists():
-        raise InvalidValueError(
-            f"Fashion-MNIST must be built once, found no {path.name} in {str(path.parent)!r}; run: msam data fashion-mnist"
-        )
-    with np.load(path, allow_pickle=False) as arrays:
-        return FashionMnist(**{name: arrays[name] for name in _FILES.values()})
+    arrays = read_arrays(path, "Fashion-MNIST", "msam data fashion-mnist", _FILES.values())
+    return FashionMnist(**{name: arrays[name] for name in _FILES.values()})
 
 
 def build_fashion_mnist(folder: Path | None = None, source: Path | None = None, progress: Report = silent) -> Path:
-    """Build the data set from its Debian package, unless it is there already.
+    """Build the data set from its Debian package, unless it is there already and whole.
 
     Args:
         folder: Where to; the cache if None.

@@ -19,7 +19,8 @@ def load_hog_mnist(modalities: Sequence[str]) -> Arrays:
         modalities: Of ``hog0``, ``hog1``, ``hog2`` and ``hog3``.
 
     Returns:
-        The arrays; 10 classes.
+        The arrays; 10 classes. 121 rows of a view are blank, all zeros: 85 of ``hog1``, 29 of ``hog2``, 7 of ``hog3``, in 113
+        of the 5,000 digits. 118 of them are of the digit 1, 3 of the 7, so that a blank row tells the class.
 
     Source: the file ``multiview_mnist.hdf5`` of the package; the views are described by Bauvin et al., "SuMMIT", 2021.
     """

@@ -18,6 +18,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from msam.data.cached import is_whole
 from msam.errors import InvalidValueError
 
 Report = Callable[[str, int, int], None]
@@ -98,10 +99,11 @@ def build_once(
     source: Path | None,
     report: Report,
 ) -> Path:
-    """Build a data set into one ``.npz`` file, with its licence beside it, unless it is there already.
+    """Build a data set into one ``.npz`` file, with its licence beside it, unless it is there already and whole.
 
     Archives and files are written into a temporary folder beside the target and renamed when whole, the data last: a build
-    that is stopped leaves no half-written set, and downloads do not outlive the build.
+    that is stopped leaves no half-written set, and downloads do not outlive the build. A file that was damaged since is
+    replaced, with a `DamagedFileWarning` that names it.
 
     Args:
         target: The file to write.
@@ -117,7 +119,7 @@ def build_once(
     Raises:
         InvalidValueError: As `fetch_package`; if the target's folder cannot be written, or an archive not be read.
     """
-    if target.exists():
+    if is_whole(target):
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

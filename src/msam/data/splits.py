@@ -1,13 +1,19 @@
 """Train, validation and test splits by seed, standardised on the training rows only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from msam.checks import as_count, as_number, check_type
+from msam.contribution.nested import map_nested
+from msam.data.checks import as_labels, check_arrays, is_classes
+from msam.data.sides import Rows, deal_groups, deal_rows
+from msam.data.split_checks import SPLITS, check_split, check_splits, list_parts
 from msam.errors import InvalidValueError
 
 Array = NDArray[np.float32]
@@ -15,22 +21,40 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Arrays:
-    """A whole data set: one matrix per modality and the classes."""
+    """A whole data set: one matrix per modality and the classes. It is checked where it is made, once.
+
+    Raises:
+        InvalidTypeError: If something is no array of real numbers.
+        InvalidValueError: If rows differ, there are none, a number is not finite, or classes are negative or all the same.
+    """
 
     inputs: dict[str, Array]
-    """Modality name -> ``(N, features)``."""
-    target: NDArray[np.int64]
-    """Shape ``(N,)``, classes 0 to C - 1."""
+    """Modality name -> ``(N, features)``; other real numbers than float32 are taken too."""
+    target: NDArray[Any]
+    """Shape ``(N,)``, classes 0 to C - 1. What is of floating point, or has more axes, is no class and is kept as it is."""
+    groups: NDArray[Any] | None = None
+    """Shape ``(N,)``: what rows have in common, such as a session or a person; None if that is not known."""
+
+    def __post_init__(self) -> None:
+        check_arrays(self.inputs, self.target, self.groups)
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split, ready for a model."""
+    """One split, ready for a model.
 
-    inputs: dict[str, Tensor]
-    """Modality name -> ``(N, ...)``."""
+    Raises:
+        InvalidTypeError: If something is no tensor.
+        InvalidValueError: If modalities and target have other rows.
+    """
+
+    inputs: dict[str, Any]
+    """Modality name -> ``(N, ...)``; or a mapping, list or tuple of such tensors."""
     target: Tensor
     """First axis N."""
+
+    def __post_init__(self) -> None:
+        check_split(self.inputs, self.target)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -44,18 +68,35 @@ class Split:
         Returns:
             The split there; the same tensors if they are there already.
         """
-        return Split({name: value.to(device) for name, value in self.inputs.items()}, self.target.to(device))
+        moved = {name: map_nested(lambda leaf: leaf.to(device), value) for name, value in self.inputs.items()}
+        return Split(moved, self.target.to(device))
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of one seed."""
+    """The three splits of one seed. They are checked where they are made, once: one pass over the data.
+
+    Whether rows are in two splits cannot be seen from them, unless they are then more than the pool.
+
+    Raises:
+        InvalidTypeError: If a split is no `Split`.
+        InvalidValueError: If a split is empty, a number is not finite, splits differ in their inputs, in types or in numbers of
+            axes, or they have more rows than the pool.
+    """
 
     train: Split
     validation: Split
     test: Split
     pool: int
     """Rows of the data set from which splits of different seeds are drawn; tells how much two seeds' splits overlap."""
+
+    def __post_init__(self) -> None:
+        parts = {}
+        for name in SPLITS:
+            split = getattr(self, name)
+            check_type(f"the {name} split", split, Split, "a msam.data.Split", remedy="write Split(inputs, target)")
+            parts[name] = list_parts(split.inputs, split.target)
+        object.__setattr__(self, "pool", check_splits(parts, self.pool))
 
 
 def split_arrays(
@@ -66,6 +107,8 @@ def split_arrays(
     label_noise: float = 0.0,
     validation_share: float = 0.25,
     test_share: float = 0.25,
+    groups: NDArray[Any] | Sequence[Any] | None = None,
+    stratify: bool | NDArray[Any] | Sequence[Any] = False,
 ) -> Splits:
     """Shuffle by seed, split, standardise every feature on the training rows, and put noise on the training labels.
 
@@ -77,12 +120,20 @@ def split_arrays(
             Validation and test labels are never touched.
         validation_share: Share of all rows, in (0, 1).
         test_share: Share of all rows, in (0, 1).
+        groups: A label for each row, such as `Arrays.groups`: no group is in two splits. Whole groups are dealt at random, so
+            that the shares are met as nearly as whole groups allow. Default None: rows are dealt one by one.
+        stratify: True for the same share of each class in each split, as nearly as whole rows allow (a class of few rows may be
+            missing in one); or labels, one for each row, to use in place of the classes. With `groups`, groups come first, and
+            are dealt so that both sizes and shares of the classes come near. Default False.
 
     Returns:
-        The splits, float32 inputs and int64 targets. Features that are constant on the training rows become 0 there.
+        The splits: float32 inputs; int64 targets, or float32 ones if they were of floating point. Features that are constant
+        on the training rows become 0 there.
 
     Raises:
-        InvalidValueError: If a share or the number of rows is out of its range.
+        InvalidTypeError: If a share is no number, or labels cannot be sorted.
+        InvalidValueError: If a share or the number of rows is out of its range, there are fewer groups than splits, or classes
+            are asked for where there are none.
 
     Example:
         >>> import numpy as np
@@ -90,40 +141,100 @@ def split_arrays(
         >>> splits = split_arrays(Arrays({"a": x}, np.arange(20) % 2), seed=0, rows=8)
         >>> len(splits.train), len(splits.validation), len(splits.test)
         (8, 5, 5)
+        >>> alike = split_arrays(Arrays({"a": x}, np.arange(20) // 16), seed=0, stratify=True)
+        >>> [split.target.bincount().tolist() for split in (alike.train, alike.validation, alike.test)]
+        [[8, 2], [4, 1], [4, 1]]
     """
-    total = len(arrays.target)
-    test, validation = round(total * test_share), round(total * validation_share)
+    label_noise = as_number("label_noise", label_noise, 0, 1, bounds="[]")
+    sizes = _sizes(len(arrays.target), validation_share, test_share)
+    generator = np.random.default_rng(seed)
+    labels = _labels(arrays.target, stratify)
+    test, validation, train = _deal(len(arrays.target), sizes, generator, groups, labels)
+    chosen = _choose(train, rows, generator, labels)
+    scaled = {name: _standardise(values, chosen) for name, values in arrays.inputs.items()}
+    return Splits(
+        train=_split(scaled, chosen, _with_noise(arrays.target, chosen, label_noise, generator)),
+        validation=_split(scaled, validation, arrays.target[validation]),
+        test=_split(scaled, test, arrays.target[test]),
+        pool=len(arrays.target),
+    )
+
+
+def _sizes(total: int, validation_share: float, test_share: float) -> tuple[int, int, int]:
+    """Count the rows of test, validation and training."""
+    shares = [
+        as_number(name, share, 0, 1, bounds="[]")
+        for name, share in (("test_share", test_share), ("validation_share", validation_share))
+    ]
+    test, validation = (round(total * share) for share in shares)
     available = total - test - validation
-    rows = available if rows is None else rows
     if not (validation > 0 and test > 0 and available > 0):
         raise InvalidValueError(
             f"each split needs rows, found {available} training, {validation} validation and {test} test rows of {total}; "
             "choose shares in (0, 1) that leave some for training"
         )
-    if not 1 <= rows <= available:
-        raise InvalidValueError(f"rows must be between 1 and {available}, the training rows there are, found {rows}")
-    if not 0 <= label_noise <= 1:
-        raise InvalidValueError(f"label_noise must be in [0, 1], found {label_noise}")
-    generator = np.random.default_rng(seed)
+    return test, validation, available
+
+
+def _labels(target: NDArray[Any], stratify: bool | NDArray[Any] | Sequence[Any]) -> Rows | None:
+    """Number the classes whose shares shall be alike; None if that is not asked for."""
+    if stratify is None or stratify is False:
+        return None
+    if stratify is True and not is_classes(target):
+        raise InvalidValueError(
+            f"stratify=True needs a target of classes, found {target.dtype} of shape {target.shape}; give labels, one for each "
+            "row, such as numpy.digitize(target, bins)"
+        )
+    labels = as_labels("stratify", target if stratify is True else stratify, len(target))
+    if labels.max() + 1 == len(labels):
+        raise InvalidValueError(
+            f"stratify needs classes with several rows, found {len(labels)} classes in {len(labels)} rows; leave it out"
+        )
+    return labels
+
+
+def _deal(
+    total: int,
+    sizes: tuple[int, int, int],
+    generator: np.random.Generator,
+    groups: NDArray[Any] | Sequence[Any] | None,
+    labels: Rows | None,
+) -> list[Rows]:
+    """Deal shuffled rows to test, validation and training."""
     order = generator.permutation(total)
-    held_out = test + validation
-    chosen = order[held_out : held_out + rows]
-    noisy = _with_noise(arrays.target[chosen], int(arrays.target.max()) + 1, label_noise, generator)
-    scaled = {name: _standardise(values, chosen) for name, values in arrays.inputs.items()}
-    return Splits(
-        train=_split(scaled, chosen, noisy),
-        validation=_split(scaled, order[test:held_out], arrays.target[order[test:held_out]]),
-        test=_split(scaled, order[:test], arrays.target[order[:test]]),
-        pool=total,
-    )
+    if groups is not None:
+        numbers = as_labels("groups", groups, total)
+        sides = deal_groups(numbers, np.zeros_like(numbers) if labels is None else labels, sizes, generator)
+    elif labels is not None:
+        sides = deal_rows(labels, sizes, generator)
+    else:
+        return np.split(order, np.cumsum(sizes)[:2])
+    return [order[sides[order] == side] for side in range(3)]
 
 
-def _split(inputs: Mapping[str, Array], index: NDArray[np.int64], target: NDArray[np.int64]) -> Split:
-    chosen = {name: torch.from_numpy(values[index]) for name, values in inputs.items()}
-    return Split(chosen, torch.from_numpy(target.astype(np.int64)))
+def _choose(train: Rows, rows: int | None, generator: np.random.Generator, labels: Rows | None) -> Rows:
+    """Choose which training rows to keep."""
+    available = len(train)
+    count = available if rows is None else as_count("rows", rows)
+    if not 1 <= count <= available:
+        raise InvalidValueError(f"rows must be between 1 and {available}, the training rows there are, found {rows}")
+    if labels is None or count == available:
+        return train[:count]
+    kept: Rows = train[deal_rows(labels[train], (count, available - count), generator) == 0]
+    return kept
 
 
-def _standardise(values: Array, train: NDArray[np.int64]) -> Array:
+def _split(inputs: Mapping[str, Array], index: Rows, target: NDArray[Any]) -> Split:
+    chosen = {name: _as_tensor(values[index]) for name, values in inputs.items()}
+    return Split(chosen, _as_tensor(target.astype(np.float32 if target.dtype.kind == "f" else np.int64)))
+
+
+def _as_tensor(values: NDArray[Any]) -> Tensor:
+    """Copy into memory of torch's: how NumPy's is aligned differs, and can show in a product's last digits."""
+    return torch.from_numpy(values).clone()
+
+
+def _standardise(values: Array, train: Rows) -> Array:
     rows = values[train].astype(np.float64)
     varies = np.ptp(rows, axis=0) > 0
     # Rounding can move the mean of a constant off that constant, and its deviation off zero.
@@ -132,8 +243,15 @@ def _standardise(values: Array, train: NDArray[np.int64]) -> Array:
     return scaled
 
 
-def _with_noise(target: NDArray[np.int64], classes: int, share: float, generator: np.random.Generator) -> NDArray[np.int64]:
-    noisy = target.copy()
-    flipped = generator.permutation(len(target))[: round(share * len(target))]
-    noisy[flipped] = (target[flipped] + generator.integers(1, classes, len(flipped))) % classes
+def _with_noise(target: NDArray[Any], chosen: Rows, share: float, generator: np.random.Generator) -> NDArray[Any]:
+    clean = target[chosen]
+    if not is_classes(target):
+        if share:
+            raise InvalidValueError(
+                f"label_noise replaces classes, found a target of {target.dtype} and shape {target.shape}; use label_noise=0"
+            )
+        return clean
+    noisy, classes = clean.astype(np.int64), int(target.max()) + 1
+    flipped = generator.permutation(len(noisy))[: round(share * len(noisy))]
+    noisy[flipped] = (noisy[flipped] + generator.integers(1, classes, len(flipped))) % classes
     return noisy

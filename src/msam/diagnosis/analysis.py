@@ -58,7 +58,7 @@ def diagnose(
         model: From a mapping of modality name -> input to the output; a module is put into evaluation mode meanwhile. Inputs
             are moved to its device.
         loader: Yields pairs ``(inputs, target)``, best held-out data; or one such pair, or a list of them.
-        modalities: Which to diagnose, at most 8; others stay present. Default: all.
+        modalities: Which to diagnose, at most 8; other inputs stay present, which `notes` say. Default: all of the first batch.
         value: What a coalition is worth: ``"probability"``, ``"accuracy"``, ``"log_likelihood"``, or a function
             ``(output, target) -> (B,)``.
         baselines: What stands in for an absent modality: ``"zeros"``, ``"shuffled"`` (of another sample of the batch),

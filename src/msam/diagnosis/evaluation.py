@@ -73,8 +73,10 @@ def tabulate_samples(
     values: dict[str, list[Tensor]] = {name: [] for name in baselines}
     correct: dict[str, list[Tensor]] = {name: [] for name in baselines}
     strangers = _Strangers()
+    unnamed: dict[str, None] = {}
     for batch in batches:
         inputs, target = reorder_batch(*batch, generator)
+        unnamed |= dict.fromkeys(name for name in inputs if name not in modalities)
         if not count_samples(inputs):
             continue
         model = as_late_fusion(forward, inputs)
@@ -90,6 +92,11 @@ def tabulate_samples(
     tables = SampleTables(modalities, {name: torch.cat(rows) for name, rows in values.items()})
     tables.correct = {name: torch.cat(rows) for name, rows in correct.items() if rows}
     _check_finite(tables)
+    if unnamed:
+        tables.notes.append(
+            f"Inputs that are not among the modalities, {', '.join(map(repr, unnamed))}, were present throughout: nothing is "
+            "said of what they contribute, and what is said of the others holds with them there."
+        )
     if any(isinstance(baseline, Shuffled) for baseline in baselines.values()):
         tables.notes += strangers.notes()
     return tables

@@ -1,6 +1,7 @@
 """Tasks, recipes and the one training loop."""
 
 from msam.training.evaluation import Evaluation, evaluate
+from msam.training.fit import check_task
 from msam.training.loop import RunResult, run_training
 from msam.training.probe import linear_probe_accuracy
 from msam.training.recipe import Recipe, Strength
@@ -13,6 +14,7 @@ __all__ = [
     "Strength",
     "Task",
     "accuracy",
+    "check_task",
     "evaluate",
     "linear_probe_accuracy",
     "run_training",

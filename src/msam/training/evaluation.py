@@ -9,6 +9,7 @@ from torch import nn
 from msam.contribution import Coalition, all_coalitions, coalition_outputs, normalise_shares, shapley_values
 from msam.contribution.coalitions import coalition_values, evaluation_mode
 from msam.data import Split
+from msam.training.fit import check_inputs
 from msam.training.task import Task
 
 
@@ -45,7 +46,11 @@ def evaluate(model: nn.Module, split: Split, task: Task, coalitions: Sequence[Co
 
     Returns:
         Metric, loss and value per coalition.
+
+    Raises:
+        InvalidValueError: If the split's inputs have other names than the task's modalities.
     """
+    check_inputs(task, split.inputs)
     coalitions = list(coalitions) or all_coalitions(task.modalities)
     with evaluation_mode(model):
         outputs = coalition_outputs(model, split.inputs, coalitions)

@@ -18,6 +18,7 @@ from msam.contribution.coalitions import LateFusionModel, encode, evaluation_mod
 from msam.data import Split, Splits
 from msam.optim import SharpnessAware, ShrinkageWarning
 from msam.training.evaluation import Evaluation, evaluate
+from msam.training.fit import build_model, load_splits
 from msam.training.probe import linear_probe_accuracy
 from msam.training.recipe import Recipe
 from msam.training.runtime import peak_memory_mib, reproducible
@@ -69,13 +70,17 @@ def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) 
 
     Returns:
         The result.
+
+    Raises:
+        InvalidTypeError: If the task's data or model are of another type.
+        InvalidValueError: If the seed's data or the model do not fit the task; see `msam.training.check_task`.
     """
     started = perf_counter()
     with reproducible(seed), warnings.catch_warnings():
         # The result carries the shrinkage, and the report speaks of it once for all runs.
         warnings.simplefilter("ignore", ShrinkageWarning)
-        splits = task.load(seed)
-        model = task.build_model()
+        splits = load_splits(task, seed)
+        model = build_model(task)
         base = task.build_optimizer(model.parameters())
         rate = learning_rate_of(base)
         optimizer = recipe.build_optimizer(base, model, strength)

@@ -13,6 +13,7 @@ from torch import nn
 from msam.data import find_dataset, split_arrays
 from msam.errors import InvalidValueError
 from msam.fusion import EarlyFusion, late_fusion_mlp
+from msam.training.fit import check_task
 from msam.training.task import Task
 
 
@@ -82,13 +83,20 @@ def find_task_file(path: str | Path) -> FileSource:
 def describe_source(source: TaskSource) -> dict[str, Any]:
     """Tell everything that the task's results depend on, without naming a folder of this machine.
 
+    All that is done with a task begins here, so that a user's task is checked here, with the data of the first seed, once.
+
     Args:
         source: Of the task.
 
     Returns:
         JSON-able.
+
+    Raises:
+        InvalidTypeError: If a part of the task is of another type.
+        InvalidValueError: If its data, model, loss and names do not fit each other.
     """
     task = source.build()
+    _check_once(source)
     settings = asdict(source) if isinstance(source, DatasetSource) else {"file_sha256": source.sha256}
     return {
         **task.config,
@@ -114,6 +122,13 @@ def describe_optimizer(task: Task) -> dict[str, Any]:
     optimizer = task.build_optimizer([nn.Parameter()])
     plain = {key: value for key, value in optimizer.defaults.items() if isinstance(value, bool | int | float | None)}
     return {"name": type(optimizer).__name__, **plain}
+
+
+@lru_cache(maxsize=8)
+def _check_once(source: TaskSource) -> None:
+    """Check a user's task; one of the catalogue is split once where it is built, and fits."""
+    if isinstance(source, FileSource):
+        check_task(source.build())
 
 
 @lru_cache(maxsize=8)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from msam.checks import as_count, check_callable, check_type
 from msam.contribution import ValueFunction, true_class_probability
 from msam.data import Splits
-from msam.errors import InvalidValueError
+from msam.errors import InvalidTypeError, InvalidValueError
 
 
 def accuracy(output: Tensor, target: Tensor) -> float:
@@ -61,7 +62,8 @@ class Task:
 
     Args:
         name: Shown in reports.
-        modalities: Their names, as in the inputs of `load`'s splits.
+        modalities: Their names, each once: those of all the inputs of `load`'s splits, and of the model's ``encoders`` if it
+            has such. `msam.training.check_task` tells whether they fit.
         load: From a seed to the splits of that seed.
         build_model: Builds the model, from an input mapping to the output; torch is seeded before it is called. A model
             with ``encoders`` and ``fuse`` gets probes of each branch and cheap contributions.
@@ -76,7 +78,8 @@ class Task:
         config: JSON-able settings that tell this task from others of the same name; part of each record.
 
     Raises:
-        InvalidValueError: If there are no modalities, or epochs or batch size are below 1.
+        InvalidTypeError: If names are no texts, or what must be a function is none.
+        InvalidValueError: If there are no modalities, one is named twice, or epochs or batch size are below 1.
     """
 
     name: str
@@ -93,8 +96,27 @@ class Task:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.modalities:
-            raise InvalidValueError("a task must name at least one modality, found none; e.g. modalities=('image', 'audio')")
-        for rule, number in (("epochs", self.epochs), ("batch_size", self.batch_size)):
-            if number < 1:
-                raise InvalidValueError(f"{rule} must be >= 1, found {number}")
+        check_type("a task's name", self.name, str, "a text")
+        object.__setattr__(self, "modalities", _as_names(self.modalities))
+        for name in ("load", "build_model", "loss", "metric", "value", "build_optimizer"):
+            check_callable(name, getattr(self, name), "a function; see msam.training.Task for its arguments")
+        for name in ("epochs", "batch_size"):
+            object.__setattr__(self, name, as_count(name, getattr(self, name), 1))
+        check_type("config", self.config, Mapping, "a mapping of JSON-able settings")
+
+
+def _as_names(modalities: Any) -> tuple[str, ...]:
+    """Return names of modalities as a tuple; a lone text is no tuple of its letters."""
+    rule = "a task's modalities must be names, each once"
+    if isinstance(modalities, str) or not isinstance(modalities, Iterable):
+        remedy = f"write ({modalities!r},)" if isinstance(modalities, str) else "such as ('image', 'audio')"
+        raise InvalidTypeError(f"{rule}, found {modalities!r}, which is no sequence of names; {remedy}")
+    names = tuple(modalities)
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise InvalidTypeError(f"{rule}, found {wrong[0]!r} of type {type(wrong[0]).__name__}; use its name in the inputs")
+    if not names:
+        raise InvalidValueError("a task must name at least one modality, found none; e.g. modalities=('image', 'audio')")
+    if len(set(names)) < len(names) or "" in names:
+        raise InvalidValueError(f"{rule}, found {names!r}; name each input of `load`'s splits once")
+    return names

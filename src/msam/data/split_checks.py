@@ -1,0 +1,128 @@
+"""What the splits of a seed must be: looked at once, where they are made, and refused with names, numbers and a remedy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from msam.checks import as_count, check_type
+from msam.contribution.nested import Path, map_paths
+from msam.data.checks import check_inputs, check_rows, refuse_not_finite
+from msam.errors import InvalidValueError
+
+Leaves = dict[str, Tensor]
+"""What a message calls a tensor -> the tensor."""
+
+SPLITS: Sequence[str] = ("train", "validation", "test")
+"""What they are called."""
+
+
+def check_split(inputs: Any, target: Any) -> None:
+    """Refuse a split that is no split, without looking at its numbers.
+
+    Args:
+        inputs: Modality name -> tensor or nested structure of tensors.
+        target: Tensor.
+
+    Raises:
+        InvalidTypeError: If something is no tensor.
+        InvalidValueError: If rows differ.
+    """
+    what = "a tensor, or a nested structure of tensors, first axis the sample"
+    check_inputs(inputs, Tensor, what, "use torch.as_tensor(...)")
+    check_type("the target", target, Tensor, "a tensor, first axis the sample", remedy="use torch.as_tensor(...)")
+    leaves = list_parts(inputs, target)
+    for name, leaf in leaves.items():
+        if leaf.ndim == 0:
+            raise InvalidValueError(f"{name} must have a first axis, the sample, found a single number; use reshape(1)")
+    check_rows({name: len(leaf) for name, leaf in leaves.items()})
+
+
+def list_parts(inputs: Mapping[str, Any], target: Tensor) -> Leaves:
+    """List all tensors of a split by what a message calls them.
+
+    Args:
+        inputs: Modality name -> tensor or nested structure of tensors.
+        target: Tensor.
+
+    Returns:
+        Such as ``'text'['mask']`` -> tensor; the target last.
+
+    Raises:
+        InvalidValueError: If a structure is empty, or holds something that is no tensor.
+    """
+    parts: Leaves = {}
+
+    def note(leaf: Tensor, path: Path) -> Tensor:
+        parts[repr(path[0]) + "".join(f"[{key!r}]" for key in path[1:])] = leaf
+        return leaf
+
+    for name, value in inputs.items():
+        before = len(parts)
+        map_paths(note, value, (name,))
+        if len(parts) == before:
+            kind = type(value).__name__
+            raise InvalidValueError(f"the input {name!r} must hold a tensor, found an empty {kind}; leave it out")
+    return {**parts, "the target": target}
+
+
+def check_splits(parts: Mapping[str, Leaves], pool: Any) -> int:
+    """Refuse splits that do not belong together, or whose numbers are not finite.
+
+    Args:
+        parts: Split's name -> its tensors, by what a message calls them.
+        pool: Rows of the whole data set.
+
+    Returns:
+        The pool, as an integer.
+
+    Raises:
+        InvalidValueError: If a split is empty, inputs or types differ, a number is not finite, or the pool is too small.
+
+    Cost: one pass over the data.
+    """
+    rows = {split: len(leaves["the target"]) for split, leaves in parts.items()}
+    for split, count in rows.items():
+        if not count:
+            raise InvalidValueError(f"each split needs rows, found none in the {split} split; draw it from more rows")
+    first, *others = parts
+    for split in others:
+        _check_alike(parts[first], parts[split], first, split)
+    for split, leaves in parts.items():
+        for name, leaf in leaves.items():
+            _check_finite_leaf(name, leaf, split)
+    found = " + ".join(f"{count} {split}" for split, count in rows.items())
+    return as_count(
+        "pool",
+        pool,
+        sum(rows.values()),
+        remedy=f"it counts all rows from which {found} rows are drawn, no row in two splits: give the length of the whole data "
+        "set, or see whether the splits overlap",
+    )
+
+
+def _check_finite_leaf(name: str, leaf: Tensor, split: str) -> None:
+    if not (leaf.is_floating_point() or leaf.is_complex()) or leaf.layout is not torch.strided or leaf.is_meta:
+        return
+    leaf = leaf.detach()
+    bad = ~torch.isfinite(leaf if leaf.itemsize > 1 else leaf.float())
+    if bad.any():
+        rows = bad.reshape(len(leaf), -1).any(1).nonzero().flatten()
+        row = int(rows[0])
+        refuse_not_finite(name, f" of the {split} split", row, leaf[row][bad[row]].flatten()[0].item(), len(rows), len(leaf))
+
+
+def _check_alike(first: Leaves, other: Leaves, one: str, two: str) -> None:
+    """Refuse two splits with other inputs, types or numbers of axes."""
+    if first.keys() != other.keys():
+        more = [f"{name} in the {one} split only" for name in first if name not in other]
+        more += [f"{name} in the {two} split only" for name in other if name not in first]
+        raise InvalidValueError(f"all splits must have the same inputs, found {', '.join(more)}; build them by one function")
+    for name, leaf in first.items():
+        found = [f"{part.dtype} with {part.ndim} axes" for part in (leaf, other[name])]
+        if found[0] != found[1]:
+            raise InvalidValueError(
+                f"{name} must have one type and number of axes in all splits, found {found[0]} in the {one} split and "
+                f"{found[1]} in the {two} split; convert one of them"
+            )
