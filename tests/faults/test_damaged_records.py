@@ -34,7 +34,7 @@ class Silent:
     def start(self, total: int, done: int) -> None:
         self.total, self.done = total, done
 
-    def advance(self, record: dict[str, Any]) -> None:
+    def advance(self, record: dict[str, Any]) -> None:  # noqa: ARG002
         self.trained += 1
 
 
@@ -183,7 +183,7 @@ def test_a_record_that_is_damaged_twice_keeps_both(copied: Path, damage: Callabl
     assert {path.read_text() for path in (copied / "damaged").iterdir()} == {"one", "two"}
 
 
-def test_a_damaged_comparison_file_is_written_again(copied: Path, undisturbed: Path):
+def test_a_damaged_comparison_file_is_written_again(copied: Path):
     (copied / "comparison.json").write_text('{"task": 1}')
     trained, said = resume(copied)
     assert trained == 0
@@ -194,7 +194,7 @@ def test_a_damaged_comparison_file_is_written_again(copied: Path, undisturbed: P
 
 
 @pytest.mark.parametrize("cut", [1, 200, 3000, 10**9])
-def test_lines_that_are_cut_are_taken_from_the_runs(cut: int, copied: Path, undisturbed: Path):
+def test_lines_that_are_cut_are_taken_from_the_runs(cut: int, copied: Path):
     lines = copied / "records.jsonl"
     content = lines.read_text()
     lines.write_text(content[: max(len(content) - cut, 0)])

@@ -83,7 +83,7 @@ def test_errors_of_the_disk_leave_the_old_file_and_no_other(number: int, tmp_pat
     path = tmp_path / "file.json"
     files.write_json(path, [1])
 
-    def refuse(self: Path, target: Path) -> None:
+    def refuse(*_: Path) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "replace", refuse)

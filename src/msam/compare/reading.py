@@ -57,7 +57,7 @@ _V1 = {
             "contributions": _by_modality,
         }
     ),
-    "probes": table(number()),
+    "probes": _by_modality,
     "steps": whole(1),
     "gradient_evaluations": whole(1),
     "optimizer": table(anything),

@@ -115,8 +115,7 @@ def make_record(key: RunKey, task: dict[str, Any], result: RunResult) -> Record:
     """
     found = asdict(result)
     measured = {**found.pop("measured"), "machine": machine()}
-    more = {"goals": [], "learning_rate": None, "forward_evaluations": found["gradient_evaluations"], "skipped": 0}
-    return {"schema": SCHEMA, "task": task, "versions": versions(), **asdict(key), **more, **found, "measured": measured}
+    return {"schema": SCHEMA, "task": task, "versions": versions(), **asdict(key), **found, "measured": measured}
 
 
 def checksum(record: Record) -> str:

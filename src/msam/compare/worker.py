@@ -12,9 +12,9 @@ from typing import IO, Any
 
 from msam.compare.recipes import find_recipe
 from msam.compare.records import RunKey
-from msam.errors import InvalidStateError, MsamError
+from msam.errors import MsamError
 from msam.training import RunResult, run_training
-from msam.training.source import FileSource, TaskSource
+from msam.training.source import FileSource, TaskSource, blamed
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,10 @@ def run_noted(source: TaskSource, key: RunKey) -> RunResult:
     Returns:
         What it found.
 
-    Raises:
-        InvalidStateError: If the task tried to end the process.
     """
     task = f"the task file {source.path!r}" if isinstance(source, FileSource) else f"the data set {source.dataset!r}"
-    try:
+    with blamed(f"{task}, in the run of {key.describe()}"):
         return run_one(source, key)
-    except SystemExit as error:
-        raise InvalidStateError(
-            f"a task must not exit, found SystemExit({error.code!r}) in {task}, in the run of {key.describe()}; "
-            "raise an error instead"
-        ) from error
-    except Exception as error:
-        error.add_note(f"msam: raised in {task}, in the run of {key.describe()}")
-        raise
 
 
 def serve() -> None:

@@ -171,6 +171,19 @@ def take_rows(value: Any, count: int) -> Any:
     return map_nested(lambda leaf: leaf[:count], value)
 
 
+def pick_rows(value: Any, index: Tensor) -> Any:
+    """Take certain samples of every tensor.
+
+    Args:
+        value: A nested structure, first axis the sample.
+        index: Their numbers.
+
+    Returns:
+        The same structure.
+    """
+    return map_nested(lambda leaf: leaf[index], value)
+
+
 def choose_rows(keep: Tensor | Mapping[Any, Tensor], value: Any, other: Any) -> Any:
     """Take each sample from one of two structures.
 

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from msam.balance import BalanceHook
 from msam.contribution import Coalition, all_coalitions, mask_inputs
 from msam.contribution.coalitions import LateFusionModel, encode, evaluation_mode
+from msam.contribution.nested import pick_rows
 from msam.data import Split, Splits
 from msam.optim import SharpnessAware, ShrinkageWarning
 from msam.training.evaluation import Evaluation, evaluate
@@ -161,8 +162,8 @@ class _Run:
 
     def _batches(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         train = self.splits.train
-        for index in torch.randperm(len(train), generator=self.order).split(self.task.batch_size):
-            inputs = {name: value[index] for name, value in train.inputs.items()}
+        for index in split_order(torch.randperm(len(train), generator=self.order), self.task.batch_size):
+            inputs = {name: pick_rows(value, index) for name, value in train.inputs.items()}
             yield mask_inputs(inputs, self.present), train.target[index]
 
     def validate(self, epoch: int) -> None:
@@ -236,7 +237,7 @@ class _Run:
         }
 
     def _probe_branches(self) -> dict[str, float | None]:
-        if not isinstance(self.model, LateFusionModel):
+        if not isinstance(self.model, LateFusionModel) or not _are_classes(self.splits.train.target):
             return {}
         with evaluation_mode(self.model):
             train, test = (self._features(split) for split in (self.splits.train, self.splits.test))
@@ -250,6 +251,32 @@ class _Run:
     def _features(self, split: Split) -> dict[str, Tensor]:
         assert isinstance(self.model, LateFusionModel)
         return {name: feature.flatten(1) for name, feature in encode(self.model, split.inputs).items()}
+
+
+def split_order(order: Tensor, size: int) -> list[Tensor]:
+    """Cut the rows of an epoch into batches. A last batch of one row joins the one before: BatchNorm has no statistics of one.
+
+    Args:
+        order: Numbers of rows.
+        size: Of a batch.
+
+    Returns:
+        The batches.
+
+    Example:
+        >>> [len(batch) for batch in split_order(torch.arange(9), 4)], [len(batch) for batch in split_order(torch.arange(1), 4)]
+        ([4, 5], [1])
+    """
+    batches = list(order.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def _are_classes(target: Tensor) -> bool:
+    """Whether a linear probe has classes to tell apart."""
+    integer = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+    return integer and target.ndim == 1 and int(target.min()) >= 0
 
 
 def _without_each(names: Sequence[str]) -> dict[str, Coalition]:

@@ -3,6 +3,8 @@
 import hashlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, Literal
 from torch import nn
 
 from msam.data import find_dataset, split_arrays
-from msam.errors import InvalidValueError
+from msam.errors import InvalidStateError, InvalidValueError
 from msam.fusion import EarlyFusion, late_fusion_mlp
 from msam.training.fit import check_task
 from msam.training.task import Task
@@ -124,11 +126,35 @@ def describe_optimizer(task: Task) -> dict[str, Any]:
     return {"name": type(optimizer).__name__, **plain}
 
 
+@contextmanager
+def blamed(where: str) -> Iterator[None]:
+    """Say of errors on their way out where they were raised. To exit is an error too: it would end the comparison in silence.
+
+    Args:
+        where: In words.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        InvalidStateError: In place of SystemExit.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise InvalidStateError(f"a task must not exit, found SystemExit({error.code!r}) in {where}; raise an error") from error
+    except Exception as error:
+        error.add_note(f"msam: raised in {where}")
+        raise
+
+
 @lru_cache(maxsize=8)
 def _check_once(source: TaskSource) -> None:
     """Check a user's task; one of the catalogue is split once where it is built, and fits."""
     if isinstance(source, FileSource):
-        check_task(source.build())
+        task = source.build()
+        with blamed(f"the task file {source.path!r}, with the data of seed 0"):
+            check_task(task)
 
 
 @lru_cache(maxsize=8)
@@ -158,7 +184,8 @@ def _load_task_file(path: str, sha256: str) -> Task:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    with blamed(f"the task file {path!r}"):
+        spec.loader.exec_module(module)
     task = getattr(module, "task", None)
     if not isinstance(task, Task):
         raise InvalidValueError(
