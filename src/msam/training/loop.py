@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msam.balance import BalanceHook
-from msam.contribution import Coalition, all_coalitions, mask_inputs
+from msam.contribution import Coalition, ContributionRule, all_coalitions, mask_inputs
 from msam.contribution.coalitions import LateFusionModel, encode, evaluation_mode
 from msam.contribution.nested import pick_rows
 from msam.data import Split, Splits
 from msam.optim import SharpnessAware, ShrinkageWarning
+from msam.optim.methods.contributions import ContributionMethod
 from msam.training.evaluation import Evaluation, evaluate
 from msam.training.fit import build_model, load_splits
 from msam.training.probe import linear_probe_accuracy
@@ -85,6 +86,8 @@ def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) 
         base = task.build_optimizer(model.parameters())
         rate = learning_rate_of(base)
         optimizer = recipe.build_optimizer(base, model, strength)
+        if isinstance(optimizer, ContributionMethod) and optimizer.rule.value == ContributionRule.value:
+            optimizer.use_value(task.value)  # what the task says, where the recipe says nothing
         run = _Run(task, recipe, model, optimizer, recipe.build_hooks(strength), splits, seed, rate)
         run.average(recipe.average(strength) if recipe.average is not None else None)
         for epoch in range(1, recipe.budget * task.epochs + 1):

@@ -1,5 +1,6 @@
 """What methods that look at contributions of modalities have in common."""
 
+from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from msam.checks import check_type
 from msam.contribution import Baseline, ContributionRule, Plan, find_baseline, find_not_finite
+from msam.contribution.values import Value
 from msam.errors import InvalidStateError, InvalidValueError
 from msam.optim.engine.hooks import Hooks
 from msam.optim.engine.sharpness_aware import SharpnessAware
@@ -110,6 +112,18 @@ class ContributionMethod(SharpnessAware):
     def rule(self) -> ContributionRule:
         """How contributions are taken."""
         return self._hooks.rule
+
+    def use_value(self, value: Value | str) -> None:
+        """Change what a coalition is worth, from the next step on.
+
+        Args:
+            value: As at construction.
+
+        Raises:
+            InvalidTypeError: If it is neither a name nor a function.
+            InvalidValueError: If the name is unknown.
+        """
+        self._hooks.rule = replace(self._hooks.rule, value=value)
 
     @property
     def baseline(self) -> Baseline | None:
