@@ -95,7 +95,7 @@ def test_a_worker_that_dies_is_named_with_its_run_and_the_others_go_on(tmp_path:
 
 def test_a_run_that_hangs_is_ended(tmp_path: Path):
     hang = "if seed == 1 and 'worker' in ' '.join(sys.orig_argv): time.sleep(1000)"
-    found = compare(write(tmp_path, load=hang), "--run-timeout", "15", code=2)
+    found = compare(write(tmp_path, load=hang), "--run-timeout", "20", code=2)
     assert "--run-timeout" in found
     assert "seed 1" in found
     assert len(list((tmp_path / "out" / "runs").glob("*seed0*"))) == 3

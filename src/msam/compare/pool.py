@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO
 
 from msam.compare.records import RunKey
-from msam.compare.worker import Failure
+from msam.compare.worker import READY, Failure
 from msam.errors import InvalidStateError, MsamError, RunError
 from msam.training import RunResult
 from msam.training.source import TaskSource
@@ -39,6 +39,7 @@ class _Worker:
 
     def __init__(self, events: "queue.SimpleQueue[tuple[_Worker, bytes | None]]") -> None:
         self.key: RunKey | None = None
+        self.is_ready = False
         self.started = 0.0
         # A session of its own: Ctrl-C on a terminal is for the parent, which stops the workers itself.
         self._process = subprocess.Popen(
@@ -149,6 +150,10 @@ class Pool:
             worker, content = event
             if worker not in self._workers:
                 continue
+            if content == READY:
+                # To start, and to load torch, is not the run's time.
+                worker.is_ready, worker.started = True, monotonic()
+                continue
             key, worker.key = worker.key, None
             if content is not None and key is not None:
                 yield key, _open(content)
@@ -169,7 +174,7 @@ class Pool:
 
     def _wait(self) -> "tuple[_Worker, bytes | None] | None":
         """Wait for an answer or a death, not longer than the first run may take."""
-        starts = [worker.started for worker in self._workers if worker.key is not None]
+        starts = [worker.started for worker in self._workers if worker.key is not None and worker.is_ready]
         timeout = None if self._timeout is None or not starts else max(min(starts) + self._timeout - monotonic(), 0.0)
         try:
             return self._events.get(timeout=timeout)
@@ -179,7 +184,7 @@ class Pool:
     def _end_late(self, lost: dict[RunKey, str]) -> None:
         assert self._timeout is not None
         for worker in list(self._workers):
-            if worker.key is not None and monotonic() - worker.started >= self._timeout:
+            if worker.key is not None and worker.is_ready and monotonic() - worker.started >= self._timeout:
                 lost[worker.key] = f"took more than the {self._timeout:g} s of --run-timeout"
                 self._say(f"the run of {worker.key.describe()} {lost[worker.key]} and was ended; the others go on")
                 self._workers.remove(worker)

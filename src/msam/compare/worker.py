@@ -16,6 +16,9 @@ from msam.errors import MsamError
 from msam.training import RunResult, run_training
 from msam.training.source import FileSource, TaskSource, blamed
 
+READY = b""
+"""The first answer of a worker, before it is asked anything."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -66,6 +69,7 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _send(answers, READY)
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
     while True:
