@@ -1,11 +1,12 @@
-"""What a step costs: the base optimizer, SAM and Modality-Aware SAM in its readings, side by side in one run.
+"""What a step costs: the base optimizer, joint + unimodal losses, SAM and Modality-Aware SAM in its readings, side by side.
 
-python benchmarks/step_cost.py [--quick] [--json FILE]
+python benchmarks/step_cost.py [--quick] [--only TEXT] [--methods NAME ...] [--json FILE]
 
 Problems: small MLPs on vectors; a convolutional pair on 1x112x112 and 1x28x28 inputs, batch 64, fused late (declared
 encoders) and early (features are joined before a shared trunk, so that every coalition is a pass of its own); and late fusion
 of six convolutional modalities. The methods take turns, round by round, so that a change of the machine's load meets them
-all; a ratio is the median over rounds of a method's time over SAM's in the same round.
+all; a ratio is the median over rounds of a method's time over SAM's, or over the base optimizer's, in the same round. What the
+process frees it keeps: otherwise page faults, which depend on what else lies on the heap, are a tenth of a step.
 """
 
 import argparse
@@ -17,11 +18,12 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from _shared import machine, show, spread, take_turns, write_json
+from _shared import keep_freed_memory, machine, show, spread, take_turns, write_json
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import msam
+from msam.balance import JointUnimodal
 from msam.fusion import LateFusion, late_fusion_mlp
 
 Inputs = dict[str, Tensor]
@@ -68,13 +70,16 @@ def six() -> LateFusion:
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, a batch, and the ratios to SAM's step that are aimed at."""
+    """A model, a batch, and the ratios to SAM's step, and of joint + unimodal losses to the base's, that are aimed at."""
 
     model: Callable[[], nn.Module]
     inputs: Callable[[], Inputs]
     steps: int
     targets: Mapping[str, float]
 
+
+JOINT = "joint + unimodal losses"
+"""With the base optimizer, with which it is compared."""
 
 PROBLEMS = {
     "MLPs, late fusion, batch 50": Problem(
@@ -84,7 +89,7 @@ PROBLEMS = {
         {},
     ),
     "convolutional pair, late fusion, batch 64": Problem(
-        late_pair, pair, 3, {"per batch": 1.10, "per sample": 1.6, "per sample, own": 1.6}
+        late_pair, pair, 3, {"per batch": 1.10, "per sample": 1.6, "per sample, own": 1.6, JOINT: 1.15}
     ),
     "convolutional pair, early fusion, batch 64": Problem(
         EarlyConv, pair, 3, {"per batch": 1.45, "per batch, every 5th step on 32 samples": 1.10}
@@ -123,10 +128,12 @@ class Stepper:
         target = torch.randint(10, (len(next(iter(inputs.values()))),))
         base = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
         self.optimizer: torch.optim.Optimizer = base
-        if method != "base":
+        if method in METHODS:
             name, options = METHODS[method]
             self.optimizer = msam.create_method(name, base, rho=0.05, model=model, **options)
         self.closure = msam.MultimodalClosure(model, inputs, target, sample_losses)
+        if method == JOINT:
+            JointUnimodal(0.3).prepare_(self.closure, torch.Generator())
         self.steps = problem.steps
 
     def seconds(self) -> float:
@@ -140,17 +147,27 @@ class Stepper:
         return (perf_counter() - started) / steps
 
 
-def measure(problem: Problem, rounds: int) -> dict[str, dict[str, Any]]:
-    """Time all methods, round by round."""
-    steppers = {method: Stepper(method, problem) for method in ("base", *METHODS)}
+def measure(problem: Problem, rounds: int, methods: list[str]) -> dict[str, dict[str, Any]]:
+    """Time methods, round by round."""
+    steppers = {method: Stepper(method, problem) for method in methods}
     times = take_turns({method: stepper.seconds for method, stepper in steppers.items()}, rounds)
     return {
         method: {
             "ms": 1000 * median(row[method] for row in times),
-            "x_sam": spread([row[method] / row["sam"] for row in times]),
+            "x_base": spread([row[method] / row["base"] for row in times]),
+            "x_sam": spread([row[method] / row["sam"] for row in times]) if "sam" in methods else None,
         }
         for method in steppers
     }
+
+
+def judge(problem: Problem, method: str, row: Mapping[str, Any]) -> str:
+    """Hold a ratio against its target, if there is one and it was measured."""
+    target, against = problem.targets.get(method), "base" if method == JOINT else "sam"
+    found = row[f"x_{against}"]
+    if target is None or found is None:
+        return ""
+    return f"  {'PASS' if found['median'] <= target else 'FAIL'}, target <= {target:g} x {against}"
 
 
 def main() -> None:
@@ -158,19 +175,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="few rounds")
+    parser.add_argument("--only", default="", metavar="TEXT", help="problems whose title holds this text")
+    everyone = ["base", JOINT, *METHODS]
+    parser.add_argument("--methods", nargs="+", choices=everyone[1:], default=everyone[1:], metavar="NAME")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    print(machine())
+    kept = keep_freed_memory()
+    print(machine(), "" if kept else "note: the C library does not keep freed memory; page faults are in the times")
     results = {}
     for title, problem in PROBLEMS.items():
-        results[title] = measure(problem, rounds=4 if arguments.quick else 11)
-        print(f"\n{title}: a step, median ms | x SAM, median (quartiles)")
+        if arguments.only not in title:
+            continue
+        results[title] = measure(problem, 4 if arguments.quick else 11, ["base", *arguments.methods])
+        print(f"\n{title}: a step, median ms | x base | x SAM, median (quartiles)")
         for method, row in results[title].items():
-            target = problem.targets.get(method)
-            verdict = (
-                "" if target is None else f"  {'PASS' if row['x_sam']['median'] <= target else 'FAIL'}, target <= {target:g}"
+            print(
+                f"  {method:<42}{row['ms']:>9.2f} | {show(row['x_base'])} | {show(row['x_sam'])}{judge(problem, method, row)}"
             )
-            print(f"  {method:<42}{row['ms']:>9.2f} | {show(row['x_sam'])}{verdict}")
     write_json(arguments.json, {"results": results})
 
 

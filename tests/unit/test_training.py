@@ -81,7 +81,7 @@ def test_global_random_state_and_threads_are_given_back():
         ("sam", 0.1, 2, 1),
         ("monge_sam", 0.1, 2, 1),
         ("modality_aware_sam", 0.1, 2, 1),
-        ("joint_unimodal", 0.3, 1 + 3, 1),
+        ("joint_unimodal", 0.3, 1, 1),
         ("modality_dropout", 0.2, 1, 1),
     ],
 )

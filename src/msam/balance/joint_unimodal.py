@@ -5,14 +5,25 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from msam.contribution import mask_inputs
 from msam.errors import InvalidValueError
 from msam.optim.problem.closure import MultimodalClosure
 
 
 @dataclass(frozen=True)
 class JointUnimodal:
-    r"""Add each modality's own loss: ``L + weight * sum_m L(f(only x_m), y)``, the other modalities masked by zeros.
+    r"""Add each modality's own loss: what the model would answer if it had nothing else.
+
+    Equation: with encoders e_m, a head h, and what stands in for an absent modality, 0 by default::
+
+        L + weight * sum_m L_m,   L_m = loss(h(.., c_k, .., e_m(x_m), .., c_l, ..), y),   c_k = stop_grad(e_k(0))
+
+    so that ``e_m`` learns from L and L_m, the head from all. ``e_m(x_m)`` is that of the joint loss, dropout masks and
+    BatchNorm included; ``e_k(0)`` is one row in evaluation mode, and not learned. The head runs in training mode, and its
+    running statistics stay those of the joint loss. A model that declares no late fusion runs as a whole instead, ``L_m =
+    loss(f(only x_m), y)``, in training mode and with all its running statistics held; there zeros pass through the model, and
+    through BatchNorm, with gradient.
+
+    A sample that lacks a modality (``present``) keeps its stand-in for it, as in the joint loss.
 
     Args:
         weight: Of the unimodal losses, >= 0; usual values are 0.3 to 1.
@@ -20,7 +31,11 @@ class JointUnimodal:
     Raises:
         InvalidValueError: If the weight is negative or not finite.
 
-    Cost: M more forward-backward passes per evaluation of the loss.
+    Cost: late fusion: M passes of the head, and one row per encoder, per evaluation of the loss. Any other model: M more
+    forward-backward passes.
+
+    Deviations: where the closure has a `baseline` of its own, that stands in; a learned one gets gradients. Losses of each
+    modality alone are often given heads of their own; these use the joint head, which adds no parameters.
 
     Example:
         >>> JointUnimodal(0.3)
@@ -43,5 +58,5 @@ class JointUnimodal:
         closure.penalties.append(self._unimodal_losses)
 
     def _unimodal_losses(self, closure: MultimodalClosure) -> Tensor:
-        losses = [closure.masked_loss(mask_inputs(closure.inputs, frozenset({name}))) for name in closure.modalities]
+        losses = closure.coalition_losses([frozenset({name}) for name in closure.modalities])
         return self.weight * torch.stack(losses).sum()

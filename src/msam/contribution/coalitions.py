@@ -157,17 +157,42 @@ def fused_outputs(
     Returns:
         Shape ``(K, B, ...)``.
     """
-    stacked, encoders = {}, model.encoders
-    for name, feature in features.items():
-        absent = feature
-        if any(name not in coalition for coalition in coalitions):
-            with noted(f"while what stands in for {name!r} was encoded"):
-                absent = baseline.absent_feature(name, inputs[name], feature, encoders[name])
-        stacked[name] = torch.cat([feature if name in coalition else absent for coalition in coalitions])
+    absent = absent_features(model, inputs, features, coalitions, baseline)
+    stacked = {
+        name: torch.cat([feature if name in coalition else absent[name] for coalition in coalitions])
+        for name, feature in features.items()
+    }
     with noted(f"while the head was run for all {len(coalitions)} coalitions of {', '.join(map(repr, inputs))} at once"):
         outputs = read_logits(model.fuse(stacked), logits)
     rows: Tensor = outputs.unflatten(0, (len(coalitions), -1))
     return rows
+
+
+def absent_features(
+    model: LateFusionModel,
+    inputs: Inputs,
+    features: Mapping[str, Tensor],
+    coalitions: Sequence[Coalition],
+    baseline: Baseline,
+) -> dict[str, Tensor]:
+    """Encode what stands in for modalities that coalitions leave out.
+
+    Args:
+        model: A declared late-fusion model.
+        inputs: Modality name -> input.
+        features: Modality name -> feature ``(B, ...)`` of the present modality.
+        coalitions: Which are asked for.
+        baseline: What stands in.
+
+    Returns:
+        Name of each modality that some coalition is without -> feature ``(B, ...)``.
+    """
+    absent, encoders = {}, model.encoders
+    for name, feature in features.items():
+        if any(name not in coalition for coalition in coalitions):
+            with noted(f"while what stands in for {name!r} was encoded"):
+                absent[name] = baseline.absent_feature(name, inputs[name], feature, encoders[name])
+    return absent
 
 
 def coalition_values(outputs: Tensor, target: Any, value: ValueFunction) -> Tensor:

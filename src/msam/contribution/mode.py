@@ -1,6 +1,6 @@
 """The one context in which all coalition passes run: evaluation mode, without gradient, and without a trace."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
@@ -25,7 +25,7 @@ def evaluation_mode(module: nn.Module | None, *, gradient: bool = False) -> Iter
     Yields:
         Nothing.
     """
-    parts = _list_modules(module)
+    parts = list_modules(module)
     training = [part for part in parts if part.training]
     tables = [part.weight for part in parts if isinstance(part, _TABLES) and part.max_norm is not None]
     copies = [table.detach().clone() for table in tables]
@@ -78,13 +78,22 @@ def _kept(tables: list[Tensor], copies: list[Tensor], *, gradient: bool) -> Iter
         yield
 
 
-def _list_modules(module: nn.Module | None) -> list[nn.Module]:
-    """List a module and all in it; `Module.modules` makes up names for them, which takes longer than a small pass."""
+def list_modules(module: nn.Module | None, spared: Iterable[nn.Module] = ()) -> list[nn.Module]:
+    """List a module and all in it; `Module.modules` makes up names for them, which takes longer than a small pass.
+
+    Args:
+        module: The module, or None for none.
+        spared: Modules that are left out, with what is in them and nowhere else.
+
+    Returns:
+        Each once.
+    """
     found: dict[nn.Module, None] = {}
+    left_out = set(spared)
     waiting = [module] if module is not None else []
     while waiting:
         part = waiting.pop()
-        if part not in found:
+        if part not in found and part not in left_out:
             found[part] = None
             waiting.extend(child for child in part._modules.values() if child is not None)
     return list(found)

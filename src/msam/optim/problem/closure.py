@@ -40,7 +40,8 @@ class MultimodalClosure:
         target: A tensor, or a nested structure of tensors, first axis the sample.
         loss_fn: ``loss_fn(output, target)``: a mean or per-sample losses.
         model: The module to put into evaluation mode during coalition passes, where `forward` is neither a module nor
-            a module's bound method. Without it, dropout and BatchNorm of such a function stay in training mode.
+            a module's bound method. Without it, dropout and BatchNorm of such a function stay in training mode, and passes
+            for penalties move its running statistics.
         present: Modality name -> which samples have it, shape ``(B,)``, boolean; those without get what stands in for it,
             and it contributes nothing there. Modalities that are not named are there in every sample.
         templates: Modality name -> one sample, without the batch axis. A modality that is named here and is no key of
@@ -167,7 +168,10 @@ class MultimodalClosure:
 
     @property
     def evaluations(self) -> int:
-        """Forward-backward passes run so far, those of penalties and of closures `with_mask` included."""
+        """Forward-backward passes of the model run so far, those of penalties and of closures `with_mask` included.
+
+        A loss of `coalition_losses` on features that are there runs the head alone, and counts as none.
+        """
         return self._evaluations[0]
 
     @property
@@ -313,6 +317,8 @@ class MultimodalClosure:
     def masked_loss(self, inputs: Inputs) -> Tensor:
         """Run the forward pass on other inputs of the same samples, for penalties.
 
+        It is a pass in training mode, but for what BatchNorm remembers: its running statistics are of the batch's own inputs.
+
         Args:
             inputs: Modality name -> input, such as `mask_inputs` makes them.
 
@@ -320,7 +326,34 @@ class MultimodalClosure:
             The mean loss with its graph, 0-d.
         """
         self._evaluations[0] += 1
-        return self._mean_loss(self.forward(inputs))
+        return self._mean_loss(self._passes.masked(inputs))
+
+    def coalition_losses(self, coalitions: Sequence[Coalition], *, baseline: Baseline | None = None) -> list[Tensor]:
+        """Evaluate the loss of coalitions of modalities in training mode, for penalties: what each would answer on its own.
+
+        Under late fusion the features of the training pass are used, with their graph; what stands in for absent modalities
+        is encoded in evaluation mode and detached, unless it is learned. The head runs once per coalition. Any other model
+        runs as a whole on masked inputs, in training mode. Running statistics of BatchNorm are held in both: the head's and
+        the model's are those of the joint loss alone.
+
+        Features are reused from `losses` until `detach_`, which calling the closure ends with. Without them the encoders run
+        once for all coalitions. A sample that lacks a modality has the closure's stand-in for it, as in the joint loss.
+
+        Args:
+            coalitions: K of them.
+            baseline: What stands in for an absent modality; the closure's own where None. Where it is learned, it and the
+                encoder that reads it, in evaluation mode, get gradients.
+
+        Returns:
+            K mean losses with their graphs, 0-d.
+
+        Cost: under late fusion K passes of the head, and one row per encoder where all samples have the same stand-in, else
+        one pass in evaluation mode; any other model K forward-backward passes.
+        """
+        baseline = baseline if baseline is not None else self.baseline
+        found = self._passes.train_coalitions(self.inputs, coalitions, baseline, present=self.present)
+        self._evaluations[0] += found.passes
+        return [self._mean_loss(output) for output in found.outputs]
 
     def _mean_loss(self, output: Tensor) -> Tensor:
         loss = self.loss_fn(output, self.target)

@@ -23,7 +23,9 @@ from msam.contribution.coalitions import (
 from msam.contribution.idle import is_to_be_looked_at, warn_of_idle
 from msam.contribution.nested import first_leaf, take_rows
 from msam.contribution.outputs import Logits, find_logits
+from msam.contribution.statistics import statistics_held
 from msam.errors import InvalidValueError
+from msam.optim.problem.alone import Alone, run_fused, run_masked
 from msam.optim.problem.from_batch import ModelCall
 
 
@@ -44,6 +46,7 @@ class Passes:
         self._logits = logits
         self._features: dict[str, Tensor] | None = None
         self._output: Tensor | None = None
+        self._has_graph = False
 
     def train(self, inputs: Inputs) -> Any:
         """Run the forward pass and remember what contributions can reuse.
@@ -55,6 +58,7 @@ class Passes:
             The model's output, with its graph.
         """
         model = self._late_fusion(inputs)
+        self._has_graph = torch.is_grad_enabled()
         if model is not None:
             self._features = encode(model, inputs)
             output: Any = model.fuse(self._features)
@@ -70,6 +74,7 @@ class Passes:
 
     def detach_(self) -> None:
         """Let go of the graph of what contributions could reuse."""
+        self._has_graph = False
         if self._features is not None:
             self._features = {name: feature.detach() for name, feature in self._features.items()}
         if self._output is not None:
@@ -78,6 +83,39 @@ class Passes:
     def forget(self) -> None:
         """Drop what contributions could reuse, because the weights or the inputs have changed since."""
         self._features = self._output = None
+
+    def masked(self, inputs: Inputs) -> Any:
+        """Run the forward pass on other inputs of the batch, with running statistics held.
+
+        Args:
+            inputs: Modality name -> input.
+
+        Returns:
+            The model's output, with its graph.
+        """
+        with statistics_held(self.model):
+            return self.forward(inputs)
+
+    def train_coalitions(
+        self, inputs: Inputs, coalitions: Sequence[Coalition], baseline: Baseline, *, present: Mapping[str, Tensor]
+    ) -> Alone:
+        """Run coalitions in training mode, for losses of their own, with running statistics held.
+
+        Args:
+            inputs: Modality name -> input, of the whole batch.
+            coalitions: K of them.
+            baseline: What stands in for an absent modality.
+            present: Modality name -> which samples have it, shape ``(B,)``.
+
+        Returns:
+            Their outputs.
+        """
+        baseline = _among(self.adapt(baseline), present, None)
+        model = self._late_fusion(inputs)
+        if model is None:
+            return run_masked(self.masked, inputs, coalitions, baseline)
+        features = self._features if self._has_graph or not torch.is_grad_enabled() else None
+        return run_fused(model, self.model, inputs, features, coalitions, baseline)
 
     def adapt(self, baseline: Baseline) -> Baseline:
         """Let a baseline stand in for these inputs.
