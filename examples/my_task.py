@@ -12,6 +12,7 @@ from msam.training import Task
 
 # Your own data would be one float32 matrix per modality, one row per sample, and one integer class per row:
 # arrays = msam.data.Arrays({"image": images, "audio": sounds, "text": embeddings}, classes)
+# Where rows of one person or recording belong together: split_arrays(arrays, seed, groups=labels).
 arrays = find_dataset("mfeat").load(["fou", "zer", "mor"])
 
 

@@ -2,6 +2,7 @@
 
 from msam.training.source import DatasetSource
 
+# Rows are split at random, which HTAD's three recording sessions share: its tasks are of sessions that were trained on.
 ROWS = {"mfeat": 200, "htad": 400}
 
 

@@ -35,8 +35,8 @@ def deal_rows(labels: Rows, sizes: Sequence[int], generator: np.random.Generator
     cells = _share_out(counts, np.asarray(sizes), generator)
     sides = np.empty(len(labels), dtype=np.int64)
     order = generator.permutation(len(labels))
-    for label, cell in enumerate(cells):
-        sides[order[labels[order] == label]] = np.repeat(np.arange(len(sizes)), cell)
+    by_label = order[np.argsort(labels[order], kind="stable")]
+    sides[by_label] = np.repeat(np.tile(np.arange(len(sizes)), len(cells)), cells.ravel())
     return sides
 
 
@@ -90,12 +90,13 @@ def deal_groups(groups: Rows, labels: Rows, sizes: Sequence[int], generator: np.
     holds = np.zeros((number, len(total)), dtype=np.int64)
     np.add.at(holds, (groups, labels), 1)
     lacking = np.outer(sizes, total) / len(groups)
-    side_of = np.full(number, -1)
+    side_of = np.empty(number, dtype=np.int64)
+    empty = set(range(len(sizes)))
     for done, group in enumerate(generator.permutation(number)):
-        empty = [side for side in range(len(sizes)) if side not in side_of]
-        open_sides = empty if len(empty) == number - done else list(range(len(sizes)))
+        open_sides = sorted(empty) if len(empty) == number - done else range(len(sizes))
         wanted = lacking @ (holds[group] / np.maximum(total, 1))
         side = max(open_sides, key=lambda side: wanted[side])
         side_of[group] = side
         lacking[side] -= holds[group]
-    return side_of[groups].astype(np.int64)
+        empty.discard(side)
+    return side_of[groups]
