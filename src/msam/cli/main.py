@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import tyro
-from rich.console import Console
 
 from msam.cli import commands
 from msam.cli.options import Command, Compare, Data, Diagnose, Report
+from msam.terminal import Console
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _dispatch(options, shlex.join(["msam", *given]), Console())
     except ValueError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"msam: error: {error}", markup=False)
+        Console(stderr=True, soft_wrap=True).print(f"msam: error: {error}")
         raise SystemExit(2) from error
 
 

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from msam.compare.records import Record
 from msam.data.packages import Report
+from msam.terminal import Console
 
 
 class BarProgress:
@@ -93,7 +93,7 @@ def make_progress(console: Console, out: Path) -> Iterator[BarProgress | LinePro
     try:
         if console.is_terminal:
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            with Progress(TextColumn("{task.description:<20}"), *columns, console=console, transient=True) as bar:
+            with Progress(TextColumn("{task.description:<20}", markup=False), *columns, console=console, transient=True) as bar:
                 yield BarProgress(bar)
         else:
             yield LineProgress(console)
@@ -118,7 +118,7 @@ def build_progress(console: Console) -> Iterator[Report]:
     try:
         if console.is_terminal:
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as bar:
+            with Progress(TextColumn("{task.description}", markup=False), *columns, console=console, transient=True) as bar:
                 yield _bar_report(bar)
         else:
             yield _line_report(console)
