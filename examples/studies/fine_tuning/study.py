@@ -77,7 +77,7 @@ def load_pretrained(seed: int, cache: Path) -> State:
         partial = path.with_suffix(".partial")
         torch.save(pretrain(load_pool(), seed), partial)
         partial.replace(path)
-    state: State = torch.load(path)
+    state: State = torch.load(path, weights_only=True)
     return state
 
 
