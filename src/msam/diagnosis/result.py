@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msam.diagnosis.estimates import LEVEL
 from msam.diagnosis.findings import state_findings
 from msam.diagnosis.measured import Measured
+from msam.shown import make_visible, map_strings, show_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +29,7 @@ class Diagnosis(Measured):
             Sentences: who dominates, which modalities are redundant or complementary, what a missing one costs, what the
             baselines disagree about, which branches lost something, and the remedy, if any.
         """
-        return state_findings(self)
+        return state_findings(self._shown)
 
     def table(self) -> "Table":
         """Draw all numbers for a terminal.
@@ -39,7 +40,15 @@ class Diagnosis(Measured):
         # Drawing needs rich, which `import msam` shall not load.
         from msam.diagnosis.drawing import draw_diagnosis
 
-        return draw_diagnosis(self)
+        return draw_diagnosis(self._shown)
+
+    @property
+    def _shown(self) -> Measured:
+        """The numbers, under names that are fit to be shown."""
+        names = show_names(self.modalities)
+        if all(name == text for name, text in names.items()):
+            return self
+        return map_strings(self, lambda text: names.get(text, make_visible(text)))
 
     def to_dict(self) -> dict[str, Any]:
         """Write everything in builtins.
@@ -73,11 +82,11 @@ class Diagnosis(Measured):
         file.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     def __str__(self) -> str:
-        from rich.console import Console
+        from msam.terminal import Console
 
         console = Console(file=StringIO(), width=110, color_system=None)
         with console.capture() as text:
             console.print(self.table())
             for sentence in self.findings():
-                console.print(f"- {sentence}", markup=False)
+                console.print(f"- {sentence}")
         return "\n".join(line.rstrip() for line in text.get().splitlines())

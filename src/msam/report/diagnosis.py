@@ -5,6 +5,7 @@ import math
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from msam.compare import Findings
 from msam.diagnosis import Diagnosis
@@ -25,16 +26,15 @@ def print_diagnosis(findings: Findings, console: Console) -> None:
     """
     console.print(_table(findings))
     metric = units_of(findings).name
-    console.print(
+    told = (
         "share: of the contributions on the test split, %. probe: accuracy, %, of a linear classifier on the branch's "
         "features, after joint training or with the branch trained alone; lost: the difference. trained alone: the "
         f"{metric} of the network trained with that modality only. without it: the {metric} of the joint network when it "
-        "is missing. All with 95 % intervals.",
-        style="dim",
-        highlight=False,
+        "is missing. All with 95 % intervals."
     )
+    console.print(Text(told, style="dim"))
     for sentence in diagnose_findings(findings):
-        console.print(sentence, highlight=False)
+        console.print(Text(sentence))
 
 
 def print_model_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
@@ -48,19 +48,20 @@ def print_model_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     console.print("One model, the joint one of the first seed, looked at more closely:", style="bold", highlight=False)
     console.print(diagnosis.table())
     for sentence in diagnosis.findings():
-        console.print(f"- {sentence}", highlight=False, markup=False)
+        console.print(Text(f"- {sentence}"))
 
 
 def _table(findings: Findings) -> Table:
     base, units = findings.base, units_of(findings)
-    table = Table(title=f"{findings.comparison['task']['name']}: {base.label}, seeds: {len(base.records)}", box=SIMPLE)
+    title = f"{findings.comparison['task']['name']}: {base.label}, seeds: {len(base.records)}"
+    table = Table(title=Text(title, style="italic"), box=SIMPLE)
     table.add_column("modality", no_wrap=True)
     for column in ("share", "probe\njoint", "probe\nalone", "probe\nlost", "trained\nalone", "without\nit"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, share in base.contributions.items():
         fate = findings.starvation.get(name)
         table.add_row(
-            name,
+            Text(name),
             percent(share).removesuffix(" %"),
             ACCURACY.estimate(fate.joint) if fate else "none",
             ACCURACY.estimate(fate.alone) if fate else "none",

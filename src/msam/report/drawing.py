@@ -26,6 +26,7 @@ _RC: dict[str, Any] = {
     "font.family": [_FONT],
     "font.size": 12.0,
     "text.parse_math": False,
+    "text.usetex": False,
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -117,6 +118,8 @@ def draw(key: str, label: str, size: tuple[float, float], paint: Callable[[Axes]
     with mpl.rc_context(settings), warnings.catch_warnings():
         # A modality's name may be in any script; the reader's browser has the glyphs, the font that measures may not.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
+        # Where names leave no room, they cover the figure; the tables have its numbers.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         canvas = Canvas(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
         paint(canvas.add_subplot())
         output = StringIO()
@@ -131,19 +134,18 @@ def _embed(svg: str, key: str, label: str) -> str:
     head_end = svg.index(">") + 1
     box = re.search(r'viewBox="([^"]+)"', svg[:head_end])
     assert box is not None
-    body = (
-        svg[head_end:]
-        .replace(INK, "currentColor")
-        .replace(PAPER, "var(--page, white)")
-        .replace(f"'{_FONT}'", "system-ui, sans-serif")
-    )
-    body = body.replace("xlink:href", "href")
-    body = re.sub(r'\bid="', f'id="{key}-', body)
-    body = re.sub(r'href="#', f'href="#{key}-', body).replace("url(#", f"url(#{key}-")
+    body = re.sub(r"<[^>]*>", lambda tag: _embed_tag(tag[0], key), svg[head_end:])
     width = float(box[1].split()[2])
     least = "; min-width: 480px" if width > _PHONE else ""
     head = f'<svg viewBox="{box[1]}" style="width: {width:.0f}px{least}" role="img" aria-labelledby="{key}-title">'
     return f'{head}<title id="{key}-title">{escape(label)}</title>{body.strip()}'
+
+
+def _embed_tag(tag: str, key: str) -> str:
+    """Fit one tag into a page; the text between tags, with people's names in it, stays as it is."""
+    tag = tag.replace(INK, "currentColor").replace(PAPER, "var(--page, white)").replace(f"'{_FONT}'", "system-ui, sans-serif")
+    tag = re.sub(r'\bid="', f'id="{key}-', tag.replace("xlink:href", "href"))
+    return tag.replace('href="#', f'href="#{key}-').replace("url(#", f"url(#{key}-")
 
 
 def label_ends(axes: Axes, labels: Sequence[tuple[str, float, Style]], height: float) -> None:

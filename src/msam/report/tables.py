@@ -7,7 +7,6 @@ from statistics import fmean, median
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -207,7 +206,7 @@ def draw_table(content: TableContent) -> Table:
     Returns:
         Without colour for meaning, so that it survives a pipe.
     """
-    table = Table(title=escape(content.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(title=Text(content.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
     table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
     words = 2 if content.columns[:2] == ("Modality", "Method") else 1
     for index, column in enumerate(content.columns):
