@@ -1,6 +1,6 @@
 """What a step costs: the base optimizer, joint + unimodal losses, SAM and Modality-Aware SAM in its readings, side by side.
 
-python benchmarks/step_cost.py [--quick] [--only TEXT] [--methods NAME ...] [--json FILE]
+python benchmarks/step_cost.py [--quick] [--only TEXT] [--methods NAME ...] [--busy] [--json FILE]
 
 Problems: small MLPs on vectors; a convolutional pair on 1x112x112 and 1x28x28 inputs, batch 64, fused late (declared
 encoders) and early (features are joined before a shared trunk, so that every coalition is a pass of its own); and late fusion
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -122,8 +122,9 @@ def sample_losses(output: Tensor, target: Tensor) -> Tensor:
 class Stepper:
     """One method on its own copy of a problem."""
 
-    def __init__(self, method: str, problem: Problem) -> None:
+    def __init__(self, method: str, problem: Problem, clock: Callable[[], float] = perf_counter) -> None:
         torch.manual_seed(0)
+        self.clock = clock
         model, inputs = problem.model(), problem.inputs()
         target = torch.randint(10, (len(next(iter(inputs.values()))),))
         base = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -138,18 +139,18 @@ class Stepper:
 
     def seconds(self) -> float:
         """Time some steps; return seconds per step."""
-        started = perf_counter()
+        started = self.clock()
         # Five at least: a method that evaluates contributions every fifth step pays for it once.
         steps = max(self.steps, 5)
         for _ in range(steps):
             self.optimizer.zero_grad()
             self.optimizer.step(self.closure)  # type: ignore[arg-type]
-        return (perf_counter() - started) / steps
+        return (self.clock() - started) / steps
 
 
-def measure(problem: Problem, rounds: int, methods: list[str]) -> dict[str, dict[str, Any]]:
+def measure(problem: Problem, rounds: int, methods: list[str], clock: Callable[[], float]) -> dict[str, dict[str, Any]]:
     """Time methods, round by round."""
-    steppers = {method: Stepper(method, problem) for method in methods}
+    steppers = {method: Stepper(method, problem, clock) for method in methods}
     times = take_turns({method: stepper.seconds for method, stepper in steppers.items()}, rounds)
     return {
         method: {
@@ -176,17 +177,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="few rounds")
     parser.add_argument("--only", default="", metavar="TEXT", help="problems whose title holds this text")
+    parser.add_argument("--busy", action="store_true", help="one thread and its processor time, where others use the machine")
     everyone = ["base", JOINT, *METHODS]
     parser.add_argument("--methods", nargs="+", choices=everyone[1:], default=everyone[1:], metavar="NAME")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if arguments.busy else 2)
+    clock = process_time if arguments.busy else perf_counter
     kept = keep_freed_memory()
     print(machine(), "" if kept else "note: the C library does not keep freed memory; page faults are in the times")
     results = {}
     for title, problem in PROBLEMS.items():
         if arguments.only not in title:
             continue
-        results[title] = measure(problem, 4 if arguments.quick else 11, ["base", *arguments.methods])
+        results[title] = measure(problem, 4 if arguments.quick else 11, ["base", *arguments.methods], clock)
         print(f"\n{title}: a step, median ms | x base | x SAM, median (quartiles)")
         for method, row in results[title].items():
             print(
