@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,41 +55,37 @@ HOSTILE = {
 }
 SEEN_BY_A_TERMINAL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
-_TRAINED: dict[str, list[Record]] = {}
 
-
+@cache
 def trained() -> list[Record]:
     """Records of real runs, of modalities 'a' and 'b'."""
-    if not _TRAINED:
-        runs = [("base", None), ("sam", 0.1), ("modality_aware_sam", 0.1), ("alone:a", None), ("alone:b", None)]
-        _TRAINED["runs"] = [
-            make_record(RunKey(method, strength, seed), {}, run_training(small_task(), find_recipe(method), strength, seed))
-            for method, strength in runs
-            for seed in (0, 1)
-        ]
-    return _TRAINED["runs"]
+    runs = [("base", None), ("sam", 0.1), ("modality_aware_sam", 0.1), ("alone:a", None), ("alone:b", None)]
+    return [
+        make_record(RunKey(method, strength, seed), {}, run_training(small_task(), find_recipe(method), strength, seed))
+        for method, strength in runs
+        for seed in (0, 1)
+    ]
 
 
-def findings_of(name: str, *, everywhere: bool = True) -> Findings:
-    """Findings in which a modality has the name, and, if asked to, task, metric, optimizer, settings and command, too."""
-    other = name if everywhere else "usual"
+def findings_of(name: str) -> Findings:
+    """Findings in which a modality has the name, and task, metric, optimizer, settings, versions and command, too."""
     renamed = {"a": name, "alone:a": f"alone:{name}"}
     records = map_strings(trained(), lambda text: renamed.get(text, text))
     task = {
-        "name": other,
+        "name": name,
         "modalities": [name, "b"],
-        "metric": other,
+        "metric": name,
         "epochs": 4,
-        "optimizer": {"name": other, "lr": 0.05, other or "x": 1},
-        other or "key": [other],
+        "optimizer": {"name": name, "lr": 0.05, name or "x": 1},
+        name or "key": [name],
     }
     comparison = {
         "task": task,
-        "versions": {"torch": other},
+        "versions": {"torch": name},
         "methods": ["base", "sam", "modality_aware_sam"],
         "seeds": 2,
         "rho": [],
-        "command": f"msam compare {other}",
+        "command": f"msam compare {name}",
     }
     return find_out(json.loads(json.dumps(comparison)), json.loads(json.dumps(records)))
 
@@ -98,6 +95,11 @@ def printed(findings: Findings, console: type[rich.console.Console], **options: 
     print_report(findings, console(file=out, width=100, **options), Path("report.html"))
     print_diagnosis(findings, console(file=out, width=100, **options))
     return out.getvalue()
+
+
+@cache
+def usual_page() -> str:
+    return render_page(findings_of("usual"))
 
 
 class Reader(HTMLParser):
@@ -172,12 +174,12 @@ def test_tables_show_the_name_and_nothing_of_what_it_asks_for(name: str, console
 def test_the_page_shows_the_name_and_nothing_of_what_it_asks_for(name: str):
     page = render_page(findings_of(name))
     assert not SEEN_BY_A_TERMINAL.search(page)
-    ours, theirs = read(render_page(findings_of("usual"))), read(page)
+    ours, theirs = read(usual_page()), read(page)
     assert {(tag, key) for tag, key, _ in theirs.found} <= {(tag, key) for tag, key, _ in ours.found} | {("small", "")}
     assert not any(tag == "script" or key.startswith("on") for tag, key, _ in theirs.found)
     assert show_name(name) in theirs.text
     figures = re.findall(r"<svg viewBox.*?</svg>", page, flags=re.DOTALL)
-    assert len(figures) == len(re.findall(r"<svg viewBox.*?</svg>", render_page(findings_of("usual")), flags=re.DOTALL))
+    assert len(figures) == len(re.findall(r"<svg viewBox.*?</svg>", usual_page(), flags=re.DOTALL))
     texts = ["".join(ElementTree.fromstring(figure).itertext()) for figure in figures]
     assert any(show_name(name) in text for text in texts)
     ids = [value for _, key, value in theirs.found if key == "id"]
@@ -185,7 +187,7 @@ def test_the_page_shows_the_name_and_nothing_of_what_it_asks_for(name: str):
 
 
 def test_the_page_forbids_what_it_does_not_need():
-    [policy] = [value for _, key, value in read(render_page(findings_of("a"))).found if key == "content" and "src" in value]
+    [policy] = [value for _, key, value in read(usual_page()).found if key == "content" and "src" in value]
     assert "default-src 'none'" in policy and "script-src" not in policy
 
 
@@ -283,7 +285,7 @@ def test_in_a_real_browser_no_name_runs_and_none_asks_for_anything(kind: str, tm
 @pytest.mark.parametrize("guarded", [False, True])
 def test_the_browser_would_have_told_and_the_policy_alone_would_have_stopped_it(guarded: bool, tmp_path: Path, listener):
     address, asked = listener
-    page = render_page(findings_of("usual"))
+    page = usual_page()
     traps_in_it = page.replace("<main>", "<main>" + "".join(traps(address)[kind] for kind in ("script", "error")))
     policy = re.compile(r"<meta http-equiv[^>]*>\n")
     assert policy.search(page)
