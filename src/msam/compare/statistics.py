@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from scipy.stats import t as student
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -69,6 +67,9 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, comparisons: 
         return Interval(mean, math.nan)
     spread = stdev(values) * math.sqrt(1 / len(values) + test_share / (1 - test_share))
     freedom = len(values) - 1
+    # Here, as it takes as long to load as everything else that a worker process needs besides torch.
+    from scipy.stats import t as student
+
     quantile = float(student.ppf(1 - (1 - level) / comparisons / 2, freedom))
     if spread == 0:
         return Interval(mean, 0.0, p_value=float(mean == 0))
