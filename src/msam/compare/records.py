@@ -39,7 +39,7 @@ class RunKey:
 
         Example:
             >>> RunKey("alone:../a b", None, 0).file_name("0123456789")
-            'alone-..-a-b-seed0-8b4d3bbf29.json'
+            'alone-..-a-b-seed0-d759c1abd9.json'
         """
         strength = "" if self.strength is None else f"-{self.strength!r}"
         whole = json.dumps([digest, self.method, self.strength, self.seed])
