@@ -2,6 +2,7 @@
 
 import multiprocessing
 import tempfile
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import torch
@@ -29,8 +30,8 @@ def train(name: str, steps: range, load: Path | None = None, save: Path | None =
     return [parameter.detach().clone() for parameter in model.parameters()]
 
 
-def resume_equals_uninterrupted(name: str) -> bool:
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as other:
+def resume_equals_uninterrupted(name: str, other: Pool) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checkpoint.pt"
         train(name, range(20), save=file)
         resumed = other.apply(train, (name, range(20, 40), file))
@@ -38,5 +39,6 @@ def resume_equals_uninterrupted(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    for method in msam.list_methods():
-        print(f"{method:<20}", "bitwise equal" if resume_equals_uninterrupted(method) else "DIFFERS")
+    with multiprocessing.get_context("spawn").Pool(1) as new_process:
+        for method in msam.list_methods():
+            print(f"{method:<20}", "bitwise equal" if resume_equals_uninterrupted(method, new_process) else "DIFFERS")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from faults.conftest import WORDS, records_of, run
+from command import records_of, run
+from faults.conftest import WORDS
 from msam.compare import Grid, Plan, find_out
 from msam.compare.folder import ComparisonFolder
 from msam.compare.reading import read_record
@@ -42,7 +43,7 @@ def resume(folder: Path) -> tuple[int, list[str]]:
     """Go on with a comparison; return how many runs were trained, and what was said."""
     said: list[str] = []
     log = Silent()
-    Grid(Plan(SOURCE, ("base", "sam"), 2, folder, (0.1,), jobs=1, command="x"), log, said.append).run()
+    Grid(Plan(SOURCE, ("base", "sam"), 2, folder, (0.1,), in_process=True, command="x"), log, said.append).run()
     return log.trained, said
 
 
@@ -191,7 +192,7 @@ def test_a_damaged_comparison_file_is_written_again(copied: Path):
     assert "comparison.json" in said[0]
     assert json.loads((copied / "comparison.json").read_text())["digest"]
     (copied / "comparison.json").write_text("")
-    assert "comparison.json" in run("report", str(copied), code=2)
+    assert "comparison.json" in run("report", str(copied), code=2).said
 
 
 @pytest.mark.parametrize("cut", [1, 200, 3000, 10**9])
@@ -210,7 +211,7 @@ def test_report_goes_on_with_the_lines_that_are_whole_and_says_which_are_not(cop
     lines = (copied / "records.jsonl").read_text().splitlines()
     lines[3] = lines[3][:-50]
     (copied / "records.jsonl").write_text("\n".join(lines) + "\n")
-    found = run("report", str(copied))
+    found = run("report", str(copied)).said
     assert "line 4" in found.replace("\n", " ")
     assert "SAM" in found
 
@@ -219,7 +220,7 @@ def test_report_without_the_runs_names_what_is_missing(copied: Path):
     lines = (copied / "records.jsonl").read_text().splitlines()
     (copied / "records.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     shutil.rmtree(copied / "runs")
-    found = run("report", str(copied), code=2)
+    found = run("report", str(copied), code=2).said
     assert "'sam' at 0.1, seed 1" in found
     assert "run the comparison again" in found
 
@@ -241,4 +242,4 @@ def test_records_of_version_1_are_read(undisturbed: Path, tmp_path: Path):
 
 
 def test_a_second_run_of_the_words_of_the_fixture_trains_nothing(copied: Path):
-    assert "8 of them on disk already" in run(*WORDS, "--jobs", "1", "--out", str(copied))
+    assert "8 of them on disk already" in run(*WORDS, "--out", str(copied)).said

@@ -6,20 +6,23 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from faults.conftest import WORDS, run, start
+from command import Ended, run, start
+from faults.conftest import WORDS
 from msam.compare import files
 from msam.compare.lock import NAME, FolderLock
 from msam.compare.records import RunKey
 from msam.errors import InvalidStateError, StorageError
 
 
-def one_line(found: str, *words: str) -> None:
+def one_line(ended: Ended, *words: str) -> None:
+    found = ended.said
     lines = [line for line in found.splitlines() if line.startswith("msam: error:")]
     assert len(lines) == 1, found
     assert "Traceback" not in found
@@ -52,7 +55,7 @@ def test_a_report_is_printed_also_where_its_page_cannot_be_written(copied: Path)
     (copied / "report.html").unlink()
     (copied / "report.html").mkdir()
     found = run("report", str(copied), code=2)
-    assert "SAM" in found
+    assert "SAM" in found.out
     one_line(found, "report.html")
     assert not list(copied.glob(".*")), "temporary files are cleaned up"
 
@@ -71,7 +74,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk(small_disk: Path):
     out = small_disk / "out"
-    words = [*WORDS, "--seeds", "9", "--jobs", "2", "--out", str(out)]
+    words = [*WORDS, "--seeds", "9", "--in-process", "--out", str(out)]
     one_line(run(*words, code=2), "free some space")
     assert not list(out.rglob("*.partial"))
     for path in (out / "runs").iterdir():
@@ -99,14 +102,14 @@ def test_two_commands_in_one_folder(tmp_path: Path):
     first = start("compare", "--methods", "base", "--seeds", "4", "--epochs", "60", "--out", str(out), "--jobs", "1")
     try:
         while not (out / NAME).exists() and first.poll() is None:
-            pass
+            time.sleep(0.02)
         one_line(run(*WORDS, "--out", str(out), code=2), "one command at a time", str(first.pid), NAME)
     finally:
         first.kill()
         first.communicate()
     assert (out / NAME).exists(), "a kill leaves it behind"
-    found = run("compare", "--methods", "base", "--seeds", "1", "--epochs", "60", "--out", str(out), "--jobs", "1")
-    assert "took over" in found
+    found = run("compare", "--methods", "base", "--seeds", "1", "--epochs", "60", "--out", str(out), "--in-process")
+    assert "took over" in found.said
     assert not (out / NAME).exists()
 
 

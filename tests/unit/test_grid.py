@@ -10,7 +10,7 @@ import pytest
 
 from msam.compare import Grid, Plan
 from msam.compare.folder import read_lines
-from msam.compare.pool import Pool
+from msam.compare.pool import InProcess
 from msam.compare.refine import ROUNDS
 from msam.training.source import DatasetSource
 
@@ -38,7 +38,8 @@ class Log:
 
 
 def plan_in(out: Path, **options: Any) -> Plan:
-    return Plan(**{"source": SOURCE, "methods": ("base", "sam"), "seeds": 2, "out": out, "jobs": 1, "command": "x", **options})
+    settings = {"methods": ("base", "sam"), "seeds": 2, "in_process": True, "command": "x"}
+    return Plan(**{"source": SOURCE, "out": out, **settings, **options})
 
 
 def without_measured(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -59,11 +60,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Log]:
 
 
 def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Pool, keys: list[Any]) -> Iterator[Any]:
+    def refuse(_: InProcess, keys: list[Any]) -> Iterator[Any]:
         assert not keys, "nothing may be trained again"
         return iter(())
 
-    monkeypatch.setattr(Pool, "run", refuse)
+    monkeypatch.setattr(InProcess, "run", refuse)
 
 
 def test_it_runs_each_method_strength_and_seed_once(done: tuple[Path, Log]):
@@ -122,7 +123,7 @@ def test_a_killed_comparison_goes_on_where_it_stopped(done: tuple[Path, Log], tm
 def test_two_fresh_comparisons_and_two_processes_find_the_same(done: tuple[Path, Log], tmp_path: Path):
     expected = without_measured(read_lines(done[0] / "records.jsonl"))
     assert without_measured(run(tmp_path / "again")) == expected
-    parallel = run(tmp_path / "parallel", jobs=2, methods=("base",), seeds=1)
+    parallel = run(tmp_path / "parallel", jobs=2, in_process=False, methods=("base",), seeds=1)
     assert without_measured(parallel) == [r for r in expected if r["seed"] == 0 and r["method"] != "sam"]
 
 
@@ -157,6 +158,8 @@ def test_running_the_same_grid_twice_changes_nothing(done: tuple[Path, Log], mon
         ({"methods": ("sam", "unknown")}, "methods must be of"),
         ({"seeds": 0}, "seeds must be >= 1"),
         ({"jobs": 0}, "jobs must be >= 1"),
+        ({"run_timeout": 0.0}, "run_timeout must be > 0"),
+        ({"run_timeout": 5.0}, "a process of its own"),
         ({"rho": (-0.1,)}, "rho must be finite and >= 0"),
         ({"rho": (float("inf"),)}, "rho must be finite and >= 0"),
     ],

@@ -5,11 +5,13 @@ import os
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 from rich.table import Table
 
 from msam.cli.options import Compare, Data, Diagnose, Report, TaskOptions
-from msam.cli.progress import build_progress, make_progress, resumable
+from msam.cli.progress import build_progress, make_progress
+from msam.cli.signals import stopped
 from msam.compare import DEFAULT, RECIPES, Findings, Grid, Plan, find_out
 from msam.compare.files import write_text
 from msam.compare.folder import ComparisonFolder
@@ -19,6 +21,8 @@ from msam.data import BUILT, CATALOG, find_built
 from msam.errors import InvalidValueError, MsamError
 from msam.terminal import Console
 from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
+
+_NOT_BUILT = "stopped; nothing was kept: give the same command to start again"
 
 
 def compare(options: Compare, command: str, console: Console) -> None:
@@ -37,9 +41,8 @@ def compare(options: Compare, command: str, console: Console) -> None:
     source = _source(options.task, options.data)
     methods = {"default": DEFAULT, "all": tuple(RECIPES)}.get(options.methods) or _names("methods", options.methods)
     out = _folder(options.out, source)
-    settings = _radii(options.rho), _jobs(options.jobs), command, options.run_timeout or None
-    plan = Plan(source, methods, options.seeds, out, *settings)
-    with resumable(console, plan.out):
+    plan = Plan(source, methods, options.seeds, out, _radii(options.rho), **_execution(options), command=command)
+    with stopped(console, _how_to_go_on(out)):
         findings = _run(plan, console)
         page = plan.out / "report.html"
         print_report(findings, console, page)
@@ -65,8 +68,8 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
 
     source = _source(options.task, options.data)
     out = _folder(options.out, source, "-diagnosis")
-    plan = Plan(source, ("base",), options.seeds, out, (), _jobs(options.jobs), command, options.run_timeout or None)
-    with resumable(console, out):
+    plan = Plan(source, ("base",), options.seeds, out, **_execution(options), command=command)
+    with stopped(console, _how_to_go_on(out)):
         print_diagnosis(_run(plan, console), console)
         try:
             found = diagnose_task(source.build(), find_recipe("base"), seed=0)
@@ -146,7 +149,7 @@ def _build(name: str, source: Path | None, console: Console) -> None:
     known = find_built(name)
     there = known.built
     if not there:
-        with build_progress(console) as progress:
+        with stopped(console, _NOT_BUILT), build_progress(console) as progress:
             known.build(source=source, progress=progress)
     state = "is there already" if there else "built"
     lines = [f"{name} {state}: {known.path} ({known.path.stat().st_size / 1e6:.1f} MB), {known.contents}"]
@@ -201,8 +204,20 @@ def _radii(text: str) -> tuple[float, ...]:
         raise InvalidValueError(f"rho must be comma-separated numbers >= 0, such as 0.1,0.3, found {text!r}") from None
 
 
-def _jobs(jobs: int) -> int:
-    return jobs if jobs else os.cpu_count() or 1
+def _how_to_go_on(out: Path) -> str:
+    return f"stopped; the runs done so far are kept in {out}: give the same command with --out {out} to go on"
+
+
+class _Execution(TypedDict):
+    jobs: int
+    run_timeout: float | None
+    in_process: bool
+
+
+def _execution(options: Compare | Diagnose) -> _Execution:
+    return _Execution(
+        jobs=options.jobs or os.cpu_count() or 1, run_timeout=options.run_timeout or None, in_process=options.in_process
+    )
 
 
 def _folder(out: Path | None, source: TaskSource, suffix: str = "") -> Path:

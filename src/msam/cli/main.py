@@ -1,4 +1,4 @@
-"""The entry point: parse, dispatch, and turn errors into exit statuses."""
+"""The entry point: parse, dispatch, and turn errors and signals into exit statuses."""
 
 import shlex
 import sys
@@ -8,6 +8,7 @@ import tyro
 
 from msam.cli import commands
 from msam.cli.options import Command, Compare, Data, Diagnose, Report
+from msam.cli.signals import end_on_signals, stopped
 from msam.errors import MsamError
 from msam.terminal import Console
 
@@ -23,20 +24,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             task file or of a library below it, keep their trace.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = tyro.cli(
-        Command,
-        prog="msam",
-        description="Sharpness-aware minimization for multimodal learning: compare, diagnose, report.",
-        args=given,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
-    try:
-        _dispatch(options, shlex.join(["msam", *given]), Console())
-    except MsamError as error:
-        notes = [f" ({note.removeprefix('msam: ')})" for note in getattr(error, "__notes__", ())]
-        words = f"msam: error: {error}{''.join(notes)}"
-        Console(stderr=True, soft_wrap=True).print(words)
-        raise SystemExit(2) from error
+    with end_on_signals(), stopped(Console(), "stopped; give the same command to start again"):
+        options = tyro.cli(
+            Command,
+            prog="msam",
+            description="Sharpness-aware minimization for multimodal learning: compare, diagnose, report.",
+            args=given,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        try:
+            _dispatch(options, shlex.join(["msam", *given]), Console())
+        except MsamError as error:
+            notes = [f" ({note.removeprefix('msam: ')})" for note in getattr(error, "__notes__", ())]
+            words = f"msam: error: {error}{''.join(notes)}"
+            Console(stderr=True, soft_wrap=True).print(words)
+            raise SystemExit(2) from error
 
 
 def _dispatch(options: object, command: str, console: Console) -> None:

@@ -53,6 +53,8 @@ class Compare:
     """Parallel processes; 0 for one per core."""
     run_timeout: float = 0.0
     """Seconds after which a run that hangs is ended; 0 for never."""
+    in_process: bool = False
+    """Train in this process, one run after the other, so that a debugger reaches the task; no worker processes are started."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Diagnose:
     """Parallel processes; 0 for one per core."""
     run_timeout: float = 0.0
     """Seconds after which a run that hangs is ended; 0 for never."""
+    in_process: bool = False
+    """Train in this process, one run after the other, so that a debugger reaches the task; no worker processes are started."""
 
 
 @dataclass(frozen=True)

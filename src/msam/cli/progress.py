@@ -1,12 +1,8 @@
-"""Progress of a grid or a build: a bar on a terminal, plain lines elsewhere, and a word on how to go on after Ctrl-C."""
+"""Progress of a grid or a build: a bar on a terminal, plain lines elsewhere."""
 
-import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from time import monotonic
-from typing import NoReturn
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -97,44 +93,6 @@ def make_progress(console: Console) -> Iterator[BarProgress | LineProgress]:
         yield BarProgress(bar)
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end, by SIGTERM or a terminal that closes."""
-
-
-@contextmanager
-def resumable(console: Console, out: Path) -> Iterator[None]:
-    """Say how to go on, however the command is stopped.
-
-    Args:
-        console: Where to print.
-        out: Folder of the records.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        SystemExit: With status 130 on Ctrl-C, and 143 where the process was asked to end; what was done is kept.
-    """
-    handled = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-    on_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, _terminate) for number in handled} if on_main else {}
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        with suppress(OSError):  # the terminal may be gone
-            words = f"stopped; the runs done so far are kept in {out}: give the same command with --out {out} to go on"
-            console.print(words, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        raise SystemExit(143 if isinstance(error, Terminated) else 130) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    del frame
-    raise Terminated(number)
-
-
 @contextmanager
 def build_progress(console: Console) -> Iterator[Report]:
     """Show how far the build of a data set is.
@@ -144,20 +102,13 @@ def build_progress(console: Console) -> Iterator[Report]:
 
     Yields:
         What a build reports to.
-
-    Raises:
-        SystemExit: With status 130 on Ctrl-C; nothing is kept.
     """
-    try:
-        if console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            with Progress(TextColumn("{task.description}", markup=False), *columns, console=console, transient=True) as bar:
-                yield _bar_report(bar)
-        else:
-            yield _line_report(console)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing was kept: give the same command to start again")
-        raise SystemExit(130) from None
+    if console.is_terminal:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(TextColumn("{task.description}", markup=False), *columns, console=console, transient=True) as bar:
+            yield _bar_report(bar)
+    else:
+        yield _line_report(console)
 
 
 def _bar_report(bar: Progress) -> Report:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from msam.compare.folder import ComparisonFolder
-from msam.compare.pool import Pool
+from msam.compare.pool import InProcess, Pool
 from msam.compare.recipes import RHO, find_recipe
 from msam.compare.records import Record, RunKey, make_record, settings_digest
 from msam.compare.rounds import Scope
@@ -41,7 +41,8 @@ class Plan:
     """What to compare.
 
     Raises:
-        InvalidValueError: If a method is unknown, there are no seeds or jobs, or a radius is negative.
+        InvalidValueError: If a method is unknown, there are no seeds or jobs, a radius is negative, or runs in this process
+            are given a time-out.
     """
 
     source: TaskSource
@@ -56,6 +57,8 @@ class Plan:
     """Reproduces the comparison; shown in reports."""
     run_timeout: float | None = None
     """Seconds after which a run is ended; None for never."""
+    in_process: bool = False
+    """Whether runs are trained in this process, one after the other, in place of ``jobs`` workers."""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -67,6 +70,11 @@ class Plan:
                 raise InvalidValueError(f"{rule} must be >= 1, found {number}")
         if self.run_timeout is not None and not 0 < self.run_timeout < float("inf"):
             raise InvalidValueError(f"run_timeout must be > 0 seconds, found {self.run_timeout:g}; leave it out for none")
+        if self.run_timeout is not None and self.in_process:
+            raise InvalidValueError(
+                f"a run can be ended only if it has a process of its own, found run_timeout {self.run_timeout:g} with "
+                "in_process; leave out one of them"
+            )
         for radius in self.rho:
             if not 0 <= radius < float("inf"):
                 raise InvalidValueError(
@@ -129,13 +137,17 @@ class Grid:
             self._folder.claim(self.comparison)
             self.records, _ = self.scope.collect(self.records, lambda key: self._folder.find(key, self.digest))
             self.progress.start(self.scope.total(), len(self.records))
-            with Pool(self.plan.source, self.plan.jobs, self.plan.run_timeout, self.say) as pool:
+            with self._runner() as pool:
                 for keys in self.scope.rounds(self.records):
                     self._execute(pool, [key for key in keys if key not in self.records])
             self._folder.finish(list(self.records.values()))
         return list(self.records.values())
 
-    def _execute(self, pool: Pool, missing: Sequence[RunKey]) -> None:
+    def _runner(self) -> Pool | InProcess:
+        plan = self.plan
+        return InProcess(plan.source) if plan.in_process else Pool(plan.source, plan.jobs, plan.run_timeout, self.say)
+
+    def _execute(self, pool: Pool | InProcess, missing: Sequence[RunKey]) -> None:
         for key, result in pool.run(missing):
             record = self._folder.keep(key, self.digest, make_record(key, self.task, result))
             self.records[key] = record

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO
 
 from msam.compare.records import RunKey
-from msam.compare.worker import READY, Failure
+from msam.compare.worker import READY, Failure, run_noted
 from msam.errors import InvalidStateError, MsamError, RunError
 from msam.training import RunResult
 from msam.training.source import TaskSource
@@ -203,6 +203,38 @@ class Pool:
         else:
             lost[key] = f"its worker process {end}, {TRIES} times"
             self._say(f"the worker process of {key.describe()} {end} again; the others go on")
+
+
+class InProcess:
+    """Does runs in this process, one after the other, where a debugger and prints reach them.
+
+    A run that hangs or takes the process down takes the comparison with it; what was done before is on disk.
+
+    Args:
+        source: Of the task.
+    """
+
+    def __init__(self, source: TaskSource) -> None:
+        self._source = source
+
+    def __enter__(self) -> "InProcess":
+        """Start nothing."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End nothing."""
+
+    def run(self, keys: Sequence[RunKey]) -> Iterator[tuple[RunKey, RunResult]]:
+        """Do runs.
+
+        Args:
+            keys: Which.
+
+        Yields:
+            Each with what it found, in their order.
+        """
+        for key in keys:
+            yield key, run_noted(self._source, key)
 
 
 def _describe_lost(lost: dict[RunKey, str]) -> str:

@@ -1,0 +1,68 @@
+"""The command line: in this process, where a test is of what it does, and in one of its own, where a test is of how it ends."""
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from msam.cli.main import main
+
+PLACE = {"COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Both streams."""
+        return self.out + self.err
+
+
+def start(*words: str, **options: Any) -> subprocess.Popen[str]:
+    """Start the command line as a user does; in a session of its own, so that signals are for it alone."""
+    settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    command = [sys.executable, "-m", "msam", *words]
+    return subprocess.Popen(command, env={**os.environ, **PLACE}, **{**settings, **options})
+
+
+def run_apart(*words: str, code: int = 0, **options: Any) -> Ended:
+    """Run it to its end as a user does."""
+    process = start(*words, **options)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, (process.returncode, out, err)
+    return Ended(process.returncode, out, err)
+
+
+def run(*words: str, code: int = 0) -> Ended:
+    """Run it to its end in this process, which takes seconds less; `compare` and `diagnose` train here with --in-process."""
+    out, err = StringIO(), StringIO()
+    status = 0
+    with redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ, PLACE):
+        try:
+            main(words)
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+        except Exception:
+            traceback.print_exc(file=err)
+            status = 1
+    assert status == code, (status, out.getvalue(), err.getvalue())
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+def records_of(folder: Path) -> list[dict[str, Any]]:
+    """What a comparison found, without what is measured of the machine."""
+    rows = [json.loads(line) for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in row.items() if key not in {"measured", "checksum"}} for row in rows]
