@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from msam.optim.engine.core import Engine
+from msam.optim.engine.decisions import conclude, is_finite, measure
 from msam.optim.engine.observation import Seen
 from msam.optim.engine.scaling import Scaling
 from msam.optim.engine.snapshot import RandomState
@@ -60,7 +61,7 @@ def step_in_parts(engine: Engine, batch: Batch, radii: list[float], scaling: Sca
             finite = _second_pass(engine, batch, first, radii, scaling)
         finally:
             engine.surroundings.put_back()
-        engine.update(scaling, finite=finite)
+        engine.update.step(scaling, finite=finite)
         engine.end_step(batch, finite=finite)
     return first.loss
 
@@ -100,7 +101,7 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
     scaling.remove_(engine.gradients)
     if engine.model is None or engine.geometry.remembers:
         norm = engine.platform.norm([*engine.gradients(), *engine.weights.as_real(list(first.plain.values()))])
-        if not engine.is_finite(norm):
+        if not is_finite(engine, norm):
             scaling.unscale_(norm)
             return False
     # The next pass at theta holds two gradients already.
@@ -109,7 +110,7 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
     same_noise = engine.options.same_noise
     try:
         ascent.climb_(engine.memory)
-        seen = engine.measure(ascent, Seen())
+        seen = measure(engine, ascent, Seen())
         engine.weights.put(first.plain)
         ascent.release()
         with torch.enable_grad():
@@ -127,4 +128,4 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
             first.noise[-1].restore_()
         batch.forget()
     scaling.unscale_(ascent.norm)
-    return engine.conclude(ascent, {}, seen)
+    return conclude(engine, ascent, {}, seen)

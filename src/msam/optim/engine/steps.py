@@ -7,6 +7,7 @@ from torch import Tensor
 
 from msam.geometry import vectors
 from msam.optim.engine.core import Engine
+from msam.optim.engine.decisions import compare_later, conclude, conclude_once, first_norm, is_finite, measure, measure_now
 from msam.optim.engine.scaling import Scaling
 from msam.optim.problem.batch import Batch
 
@@ -26,7 +27,7 @@ def step_base(engine: Engine, batch: Batch, scaling: Scaling) -> Loss:
     """
     loss = engine.first_pass(batch)
     scaling.unscale_()
-    engine.update(scaling, finite=True)
+    engine.update.step(scaling, finite=True)
     engine.end_step(batch, finite=True)
     return loss
 
@@ -51,7 +52,7 @@ def step_once(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling
         if climbs:
             with torch.no_grad():
                 ascent.recall_(engine.memory)
-                lengths = engine.measure_now(ascent)
+                lengths = measure_now(engine, ascent)
                 ascent.release()
         loss = engine.first_pass(batch)
     except BaseException:
@@ -62,8 +63,8 @@ def step_once(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling
     engine.surroundings.end_first(loss, batch.models)
     with torch.no_grad():
         scaling.unscale_()
-        finite = engine.conclude_once(ascent, lengths, climbs=climbs)
-        engine.update(scaling, finite=finite)
+        finite = conclude_once(engine, ascent, lengths, climbs=climbs)
+        engine.update.step(scaling, finite=finite)
         engine.end_step(batch, finite=finite)
     return loss
 
@@ -98,7 +99,7 @@ def step_twice(engine: Engine, batch: Batch, radii: list[float], scaling: Scalin
             finite = _second_pass(engine, second, radii, scaling)
         finally:
             engine.surroundings.put_back()
-        engine.update(scaling, finite=finite)
+        engine.update.step(scaling, finite=finite)
         engine.end_step(batch, finite=finite)
     return loss
 
@@ -113,10 +114,10 @@ def descend_plainly(engine: Engine, batch: Batch, scaling: Scaling) -> None:
     """
     scaling.apply_(engine.gradients)
     scaling.unscale_()
-    finite = engine.is_finite()
+    finite = is_finite(engine)
     if finite:
         engine.combination.reuse_(engine.gradients(), engine.members, engine.memory)
-    engine.update(scaling, finite=finite)
+    engine.update.step(scaling, finite=finite)
     engine.end_step(batch, finite=finite)
 
 
@@ -126,7 +127,7 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
     norm = None
     if engine.model is None or engine.geometry.remembers:
         norm = engine.platform.norm(engine.gradients())
-        if not engine.is_finite(norm):
+        if not is_finite(engine, norm):
             scaling.unscale_(norm)
             return False
     elif engine.geometry.is_parallel and engine.selects is None:
@@ -135,17 +136,19 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
         if vectors.is_at_hand(norm) and not isfinite(vectors.to_float(norm)):
             scaling.unscale_(norm)
             return False
-    accumulates = batch.is_multimodal and engine.accumulates
+    accumulates = batch.is_multimodal and engine.update.can_accumulate
     first = engine.weights.clone_gradients() if engine.combination.keeps_first and not accumulates else {}
     engine.backup.stays = not first
-    seen = engine.compare_later(accumulates=accumulates)
+    seen = compare_later(engine, accumulates=accumulates)
     ascent = engine.make_ascent(engine.perturbed_groups(radii), norm if engine.selects is None else None)
     weight: Tensor | float = 1.0
     try:
         ascent.climb_(engine.memory)
-        seen = engine.measure(ascent, seen)
+        seen = measure(engine, ascent, seen)
         if accumulates:
-            weight = engine.weigh_first_(ascent, scaling)
+            weight = engine.update.weigh_first_(
+                ascent, scaling, engine.members, engine.share, is_filtered=engine.selects is not None
+            )
         else:
             engine.weights.clear()
         ascent.release()
@@ -153,5 +156,5 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
     finally:
         ascent.restore_()
         batch.forget()
-    scaling.unscale_(engine.first_norm(ascent, first))
-    return engine.conclude(ascent, first, seen)
+    scaling.unscale_(first_norm(engine, ascent, first))
+    return conclude(engine, ascent, first, seen)

@@ -7,6 +7,7 @@ import torch
 from msam.errors import InvalidStateError
 from msam.optim.engine.ascent import Ascent
 from msam.optim.engine.core import Engine
+from msam.optim.engine.decisions import compare_later, conclude, is_finite, measure
 from msam.optim.engine.observation import Seen
 from msam.optim.engine.scaling import Scaling
 from msam.optim.engine.weights import Gradients
@@ -87,15 +88,15 @@ class TwoCallForm:
         engine.members = engine.weights.with_gradient()
         if not engine.members:
             raise InvalidStateError("first_step() needs gradients, found none; call loss.backward() first")
-        pending = Pending(None, {}, not any(radii) or engine.is_finite(), Seen())
+        pending = Pending(None, {}, not any(radii) or is_finite(engine), Seen())
         if any(radii) and pending.finite and engine.ascends():
             pending.first = engine.weights.clone_gradients() if engine.combination.keeps_first else {}
             engine.backup.stays = not pending.first
-            pending.seen = engine.compare_later(accumulates=False)
+            pending.seen = compare_later(engine, accumulates=False)
             pending.ascent = engine.make_ascent(engine.perturbed_groups(radii))
             try:
                 pending.ascent.climb_(engine.memory)
-                engine.measure(pending.ascent, pending.seen)
+                measure(engine, pending.ascent, pending.seen)
             except BaseException:
                 pending.ascent.restore_()
                 raise
@@ -133,10 +134,10 @@ class TwoCallForm:
         engine.account.counts["passes"] += 1
         if pending.ascent is not None:
             pending.ascent.restore_()
-            finite = engine.conclude(pending.ascent, pending.first, pending.seen)
+            finite = conclude(engine, pending.ascent, pending.first, pending.seen)
         else:
-            finite = not any(radii) or (pending.finite and engine.is_finite())
+            finite = not any(radii) or (pending.finite and is_finite(engine))
             if finite and any(radii):
                 engine.combination.reuse_(engine.gradients(), engine.members, engine.memory)
-        engine.update(Scaling(None, engine.base), finite=finite)
+        engine.update.step(Scaling(None, engine.base), finite=finite)
         engine.end_step(None, finite=finite)

@@ -28,6 +28,9 @@ from msam.errors import InvalidValueError
 from msam.optim.problem.alone import Alone, run_fused, run_masked
 from msam.optim.problem.from_batch import ModelCall
 
+LossFunction = Callable[[Any, Any], Tensor]
+"""``loss_fn(output, target)``: a mean (0-d) or per-sample losses, which are averaged."""
+
 
 class Passes:
     """Runs a model on a batch, and remembers what coalition passes can reuse while the weights stay.
