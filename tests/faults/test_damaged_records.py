@@ -13,6 +13,7 @@ from rich.console import Console
 
 from command import records_of, run
 from faults.conftest import WORDS
+from hand_made import FIRST_PROTOCOL
 from msam.compare import Grid, Plan, find_out
 from msam.compare.folder import ComparisonFolder
 from msam.compare.reading import read_record
@@ -227,17 +228,21 @@ def test_report_without_the_runs_names_what_is_missing(copied: Path):
 
 def test_records_of_version_1_are_read(undisturbed: Path, tmp_path: Path):
     comparison, records = ComparisonFolder(undisturbed, print).read_all()
-    new = ("goals", "learning_rate", "forward_evaluations", "skipped", "checksum")
+    new = ("goals", "learning_rate", "lr_factor", "forward_evaluations", "skipped", "checksum")
     old = [{**{key: value for key, value in record.items() if key not in new}, "schema": 1} for record in records]
+    for record in old:
+        record["test"] = {key: value for key, value in record["test"].items() if key != "calibration"}
     _, digest = read_record(json.dumps(old[0]))
     assert digest != comparison["digest"], "the schema is part of it"
-    (tmp_path / "comparison.json").write_text(json.dumps({**comparison, "digest": digest}))
+    about = {key: value for key, value in comparison.items() if key not in FIRST_PROTOCOL}
+    (tmp_path / "comparison.json").write_text(json.dumps({**about, "digest": digest}))
     (tmp_path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
     said: list[str] = []
     held, read = ComparisonFolder(tmp_path, said.append).read_all()
     assert not said
-    assert [record["test"] for record in read] == [record["test"] for record in records]
-    assert all(record["schema"] == 2 and record["goals"] == [] for record in read)
+    without = [{key: value for key, value in record["test"].items() if key != "calibration"} for record in records]
+    assert [{key: value for key, value in record["test"].items() if key != "calibration"} for record in read] == without
+    assert all(record["schema"] == 2 and [goal["name"] for goal in record["goals"]] == ["accuracy"] for record in read)
     assert find_out(held, read).base.records
 
 

@@ -108,7 +108,9 @@ def test_two_commands_in_one_folder(tmp_path: Path):
         first.kill()
         first.communicate()
     assert (out / NAME).exists(), "a kill leaves it behind"
-    found = run("compare", "--methods", "base", "--seeds", "1", "--epochs", "60", "--out", str(out), "--in-process")
+    found = run(
+        "compare", "--methods", "base", "--seeds", "1", "--trials", "1", "--epochs", "60", "--out", str(out), "--in-process"
+    )
     assert "took over" in found.said
     assert not (out / NAME).exists()
 

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import pytest
 import rich.console
 
+from hand_made import FIRST_PROTOCOL
 from msam.compare import Findings, find_out
 from msam.compare.recipes import find_recipe
 from msam.compare.records import Record, RunKey, make_record
@@ -86,6 +87,7 @@ def findings_of(name: str) -> Findings:
         "seeds": 2,
         "rho": [],
         "command": f"msam compare {name}",
+        **FIRST_PROTOCOL,
     }
     return find_out(json.loads(json.dumps(comparison)), json.loads(json.dumps(records)))
 

@@ -49,7 +49,19 @@ def write(folder: Path, *, load: str = "", forward: str = "", top: str = "") -> 
 
 
 def compare(path: Path, *more: str, code: int, apart: bool = False) -> Ended:
-    words = ("compare", str(path), "--methods", "base", "--seeds", "2", "--out", str(path.parent / "out"), *more)
+    words = (
+        "compare",
+        str(path),
+        "--methods",
+        "base",
+        "--seeds",
+        "2",
+        "--trials",
+        "1",
+        "--out",
+        str(path.parent / "out"),
+        *more,
+    )
     return run_apart(*words, "--jobs", "2", code=code) if apart else run(*words, "--in-process", code=code)
 
 

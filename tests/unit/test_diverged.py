@@ -14,9 +14,11 @@ from test_report import BASE as SCORES
 from test_report import make_findings, shifted
 from torch import Tensor, nn
 
+from hand_made import FIRST_PROTOCOL, completed
 from msam.compare import Findings, Interval, find_out, mean_interval, pair_runs, why_diverged
 from msam.compare.recipes import find_recipe
 from msam.compare.records import Record, RunKey, make_record
+from msam.compare.trials import Setting
 from msam.report import print_report, state_verdict
 from msam.report.diagnosis import diagnose_findings, print_diagnosis
 from msam.report.page import render_page
@@ -39,10 +41,11 @@ def spoil(scores: dict[str, list[float]], broken: dict[tuple[str, int], dict[str
 def others(method: Any) -> list[Record]:
     """The runs at strengths that were not chosen, rebuilt from the chosen ones with a worse validation."""
     return [
-        {**run, "strength": strength, "validation": {"metric": run["validation"]["metric"] - 0.2, "loss": 1.0}}
-        for strength in method.validation_by_strength
-        if strength != method.strength
+        completed({**run, "strength": tried.strength, "validation": {**run["validation"], "metric": metric - 0.2}})
+        for tried in method.tuning.trials
+        if tried != method.tuning.setting
         for run in method.records
+        for metric in [run["validation"]["metric"]]
     ]
 
 
@@ -55,7 +58,7 @@ def change(run: Record, broken: dict[tuple[str, int], dict[str, Any]]) -> Record
     for kind in ("alone", "without"):
         if kind in how:
             test[kind] = {**run["test"][kind], how[kind]: None}
-    return {**run, "validation": validation, "test": test, "skipped": how.get("skipped", 0)}
+    return completed({**run, "validation": validation, "test": test, "skipped": how.get("skipped", 0)})
 
 
 def text_of(findings: Findings, width: int = 100) -> str:
@@ -104,7 +107,7 @@ def test_runs_are_paired_by_the_seed_itself():
 
 def test_a_seed_that_is_there_twice_does_not_stand_for_another():
     twice = [{**run, "seed": 1} if run["seed"] == 2 and run["method"] == "sam" else run for run in ALL]
-    with pytest.raises(ValueError, match=r"must hold 3 seeds of 'sam', found 3, which are \[0, 1, 1\]"):
+    with pytest.raises(ValueError, match=r"each run must have one record, found 3 more"):
         find_out(comparison(["base", "sam"]), twice)
 
 
@@ -133,7 +136,7 @@ def test_no_difference_to_a_run_that_diverged_is_known():
 
 
 def test_a_metric_that_is_not_a_number_takes_its_method_only():
-    broken = [{**run, "test": {**run["test"], "metric": None}} if run["seed"] == 2 else run for run in SAM]
+    broken = [completed({**run, "test": {**run["test"], "metric": None}}) if run["seed"] == 2 else run for run in SAM]
     found = find_out(comparison(["base", "sam", "base_2x"]), [*broken, *(run for run in ALL if run["method"] != "sam")])
     sam = found.method("sam")
     assert sam.unknown == (2,) and sam.diverged == ()
@@ -142,17 +145,19 @@ def test_a_metric_that_is_not_a_number_takes_its_method_only():
 
 
 def test_where_no_strength_gave_a_finite_metric_the_smallest_is_shown_and_no_edge_told():
-    broken = [{**run, "validation": {"metric": None, "loss": None}} for run in SAM]
+    broken = [completed({**run, "validation": {"metric": None, "loss": None}}) for run in SAM]
     sam = find_out(comparison(["base", "sam"]), [*BASE, *broken]).method("sam")
-    assert sam.strength == 0.1
-    assert not sam.at_edge
+    assert sam.tuning.setting == Setting(0.1)
+    assert sam.tuning.edges == ()
     assert sam.diverged == (0, 1, 2)
 
 
 def test_a_strength_that_diverged_is_not_chosen():
-    broken = [{**run, "validation": {"metric": None, "loss": None}} if run["strength"] == 0.3 else run for run in SAM]
+    broken = [
+        completed({**run, "validation": {"metric": None, "loss": None}}) if run["strength"] == 0.3 else run for run in SAM
+    ]
     sam = find_out(comparison(["base", "sam"]), [*BASE, *broken]).method("sam")
-    assert sam.strength == 1.0 and sam.diverged == ()
+    assert sam.tuning.setting == Setting(1.0) and sam.diverged == ()
 
 
 # -- what is said ------------------------------------------------------------------------------------------------------------
@@ -255,7 +260,7 @@ def test_a_base_without_a_metric_asks_for_the_metric():
 def test_a_metric_that_is_no_number_without_a_modality_is_named_and_claims_nothing(names: tuple[str, ...]):
     first = names[0]
     broken = {(method, 1): {"alone": first, "without": first} for method in WIN}
-    findings = spoil(WIN, broken, names=names, joint=0.5)
+    findings = spoil(WIN, broken, names=names, joint=0.5, select_by="one-missing")
     assert not any(f"With {first} missing" in detail for detail in state_verdict(findings).details)
     assert any(f"With {names[1]} missing" in detail for detail in state_verdict(findings).details)
     assert any(f"with {first} alone" in caveat and "(seed 1)" in caveat for caveat in state_verdict(findings).caveats)
@@ -278,8 +283,8 @@ def test_no_branch_is_starved_next_to_a_lone_run_that_diverged():
 def test_the_best_without_a_modality_is_not_one_that_diverged():
     helped = {"alone": {"image": 0.9, "sound": 0.9}}
     scores = {"base": SCORES, "sam": SCORES, "monge_sam": SCORES}
-    assert "highest under SAM" in " ".join(state_verdict(spoil(scores, {}, sam=helped)).details)
-    details = everything_said(spoil(scores, {("sam", 0): {"skipped": 50}}, joint=0.5, sam=helped))
+    assert "highest under SAM" in " ".join(state_verdict(spoil(scores, {}, sam=helped, select_by="one-missing")).details)
+    details = everything_said(spoil(scores, {("sam", 0): {"skipped": 50}}, joint=0.5, sam=helped, select_by="one-missing"))
     assert "highest under SAM" not in details and "SAM (rho" not in details.replace("Monge SAM (rho", "")
 
 
@@ -304,7 +309,7 @@ def compare(build: Callable[[int], Task], methods: list[str], seeds: int = 2) ->
         "optimizer": {"name": "SGD", "lr": 0.05},
     }
     about = {"task": task, "versions": {}, "methods": methods, "seeds": seeds, "rho": [], "command": "msam compare x.py"}
-    return find_out(about, records)
+    return find_out({**about, **FIRST_PROTOCOL}, records)
 
 
 def poisoned_loss(output: Tensor, target: Tensor) -> Tensor:

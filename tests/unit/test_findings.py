@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from scipy import stats
 
+from hand_made import FIRST_PROTOCOL, completed
 from msam.compare import find_out, mean_interval
+from msam.compare.trials import Setting
 
 RECORD = dict[str, Any]
 
@@ -14,7 +16,7 @@ RECORD = dict[str, Any]
 def record(method: str, strength: float | None, seed: int, metric: float, *, validation: float = 0.5, **options: Any) -> RECORD:
     alone = method.removeprefix("alone:") if ":" in method else None
     probes = {"a": 0.6 + metric / 10, "b": 0.4 + metric / 10} if options.get("branches", True) else {}
-    return {
+    made = {
         "method": method,
         "strength": strength,
         "seed": seed,
@@ -43,11 +45,10 @@ def record(method: str, strength: float | None, seed: int, metric: float, *, val
         "skipped": options.get("skipped", 0),
         "gradient_evaluations": options.get("evaluations", 10),
         "forward_evaluations": options.get("evaluations", 10),
-        "learning_rate": 0.05,
-        "goals": [],
         "optimizer": options.get("optimizer", {}),
         "measured": {"training_seconds": options.get("seconds", 1.0)},
     }
+    return completed(made)
 
 
 def comparison(methods: list[str], seeds: int = 3, rho: tuple[float, ...] = ()) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def comparison(methods: list[str], seeds: int = 3, rho: tuple[float, ...] = ()) 
         "seeds": seeds,
         "rho": list(rho),
         "command": "msam compare again",
+        **FIRST_PROTOCOL,
     }
 
 
@@ -79,22 +81,22 @@ FOUND = find_out(comparison(["base", "sam", "base_2x"]), ALL)
 
 def test_validation_chooses_the_strength_and_the_test_split_does_not():
     sam = FOUND.method("sam")
-    assert sam.strength == 0.3
+    assert sam.tuning.setting == Setting(0.3)
     assert sam.strength_name == "rho"
-    assert sam.validation_by_strength == pytest.approx({0.1: 0.6, 0.3: 0.8, 1.0: 0.7})
-    assert not sam.at_edge
+    assert sam.tuning.trials == pytest.approx({Setting(0.1): 0.6, Setting(0.3): 0.8, Setting(1.0): 0.7})
+    assert sam.tuning.edges == ()
     assert sam.metric.mean == pytest.approx(0.76)
     assert [run["seed"] for run in sam.records] == [0, 1, 2]
-    assert FOUND.base.strength is None
-    assert FOUND.base.validation_by_strength == {}
+    assert FOUND.base.tuning.setting == Setting()
+    assert FOUND.base.tuning.trials == {}
     assert FOUND.method("unknown") is None
 
 
 def test_a_choice_at_the_edge_is_told():
     rising = [run for run in SAM if run["strength"] != 1.0]
-    assert find_out(comparison(["base", "sam"]), [*BASE, *rising]).method("sam").at_edge
+    assert find_out(comparison(["base", "sam"]), [*BASE, *rising]).method("sam").tuning.edges == ("largest strength",)
     one = [run for run in SAM if run["strength"] == 0.3]
-    assert not find_out(comparison(["base", "sam"]), [*BASE, *one]).method("sam").at_edge
+    assert find_out(comparison(["base", "sam"]), [*BASE, *one]).method("sam").tuning.edges == ()
 
 
 def test_differences_are_paired_by_seed_and_corrected_for_their_number():
@@ -186,9 +188,9 @@ def test_records_beyond_the_plan_are_left_out():
     found = find_out(comparison(["base", "sam", "base_2x"]), [*ALL, *more])
     assert found.method("sam").metric == FOUND.method("sam").metric
     fixed = find_out(comparison(["base", "sam"], rho=(1.0,)), ALL).method("sam")
-    assert fixed.strength == 1.0
-    assert list(fixed.validation_by_strength) == [1.0]
-    assert not fixed.at_edge
+    assert fixed.tuning.setting == Setting(1.0)
+    assert list(fixed.tuning.trials) == [Setting(1.0)]
+    assert fixed.tuning.edges == ()
 
 
 def test_missing_runs_are_refused():

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from msam.compare import Grid, Plan
-from msam.compare.folder import read_lines
+from msam.compare import Grid, Plan, find_out
+from msam.compare.folder import ComparisonFolder, read_lines
 from msam.compare.pool import InProcess
-from msam.compare.refine import ROUNDS
+from msam.compare.trials import FIRST_TUNING_SEED
 from msam.training.source import DatasetSource
 
 SOURCE = DatasetSource(epochs=2, rows=40)
-COARSE = 7
-PER_SEED = 1 + COARSE + 2 * ROUNDS + 2
-"""The base, SAM's strengths, and each of the two modalities alone."""
+METHODS, TRIALS, SEEDS, TUNING_SEEDS = 4, 3, 2, 2
+"""The base, SAM, and each of the two modalities alone."""
+TUNED = METHODS * TRIALS * TUNING_SEEDS
+TOTAL = TUNED + METHODS * SEEDS
 
 
 class Log:
@@ -38,7 +39,8 @@ class Log:
 
 
 def plan_in(out: Path, **options: Any) -> Plan:
-    settings = {"methods": ("base", "sam"), "seeds": 2, "in_process": True, "command": "x"}
+    settings = {"methods": ("base", "sam"), "seeds": SEEDS, "in_process": True, "command": "x"}
+    settings |= {"trials": TRIALS, "tuning_seeds": TUNING_SEEDS}
     return Plan(**{"source": SOURCE, "out": out, **settings, **options})
 
 
@@ -70,15 +72,19 @@ def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_runs_each_method_strength_and_seed_once(done: tuple[Path, Log]):
     out, log = done
     records = read_lines(out / "records.jsonl")
-    keys = [(record["method"], record["strength"], record["seed"]) for record in records]
-    assert len(keys) == len(set(keys)) == 2 * PER_SEED
-    assert {method for method, _, _ in keys} == {"base", "sam", "alone:pix", "alone:zer"}
-    strengths = {strength for method, strength, _ in keys if method == "sam"}
-    assert len(strengths) == COARSE + 2 * ROUNDS
-    assert all((method, strength, 1 - seed) in keys for method, strength, seed in keys), "each pair of seeds"
-    assert log.started == [(2 * PER_SEED, 0)]
-    assert len(log.advanced) == 2 * PER_SEED
-    assert len(list((out / "runs").iterdir())) == 2 * PER_SEED
+    keys = [(record["method"], record["strength"], record["lr_factor"], record["seed"]) for record in records]
+    assert len(keys) == len(set(keys)) == TOTAL
+    assert {method for method, _, _, _ in keys} == {"base", "sam", "alone:pix", "alone:zer"}
+    for name in ("base", "sam", "alone:pix", "alone:zer"):
+        tried = {(strength, factor) for method, strength, factor, seed in keys if method == name and seed >= FIRST_TUNING_SEED}
+        [chosen] = {(strength, factor) for method, strength, factor, seed in keys if method == name and seed < SEEDS}
+        assert len(tried) == TRIALS and chosen in tried, "the same number for each method, the base included"
+    seeds = {seed for _, _, _, seed in keys}
+    assert seeds == {0, 1, FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1}
+    assert all((record["test"] is None) == (record["seed"] >= FIRST_TUNING_SEED) for record in records)
+    assert log.started == [(TOTAL, 0)]
+    assert len(log.advanced) == TOTAL
+    assert len(list((out / "runs").iterdir())) == TOTAL
     comparison = json.loads((out / "comparison.json").read_text())
     assert (comparison["methods"], comparison["seeds"], comparison["command"]) == (["base", "sam"], 2, "x")
 
@@ -91,7 +97,7 @@ def test_a_second_run_trains_nothing(done: tuple[Path, Log], monkeypatch: pytest
     Grid(plan_in(out), log).run()
     assert (out / "records.jsonl").read_text() == before
     total, held = log.started[0]
-    assert total == 2 * PER_SEED
+    assert total == TOTAL
     assert held + len(log.advanced) == total, "progress must reach its end"
 
 
@@ -101,12 +107,12 @@ def test_fewer_seeds_and_methods_of_the_same_folder_train_nothing(done: tuple[Pa
     forbid_training(monkeypatch)
     found = Grid(plan_in(out, methods=("base",), seeds=1), Log()).run()
     assert {record["method"] for record in found} == {"base", "alone:pix", "alone:zer"}
-    assert {record["seed"] for record in found} == {0}
+    assert {record["seed"] for record in found} == {0, FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1}
     for name, text in kept.items():
         (out / name).write_text(text)
 
 
-@pytest.mark.parametrize("runs", [1, 9, 2 * (COARSE + 3) + 1])
+@pytest.mark.parametrize("runs", [1, TUNED - 1, TUNED, TUNED + 3])
 def test_a_killed_comparison_goes_on_where_it_stopped(done: tuple[Path, Log], tmp_path: Path, runs: int):
     with pytest.raises(KeyboardInterrupt):
         Grid(plan_in(tmp_path), Log(stop_after=runs)).run()
@@ -114,8 +120,8 @@ def test_a_killed_comparison_goes_on_where_it_stopped(done: tuple[Path, Log], tm
     assert not (tmp_path / "records.jsonl").exists()
     log = Log()
     Grid(plan_in(tmp_path), log).run()
-    assert len(list((tmp_path / "runs").iterdir())) == 2 * PER_SEED
-    assert log.started[0][1] + len(log.advanced) == 2 * PER_SEED
+    assert len(list((tmp_path / "runs").iterdir())) == TOTAL
+    assert log.started[0][1] + len(log.advanced) == TOTAL
     expected = read_lines(done[0] / "records.jsonl")
     assert without_measured(read_lines(tmp_path / "records.jsonl")) == without_measured(expected)
 
@@ -124,7 +130,7 @@ def test_two_fresh_comparisons_and_two_processes_find_the_same(done: tuple[Path,
     expected = without_measured(read_lines(done[0] / "records.jsonl"))
     assert without_measured(run(tmp_path / "again")) == expected
     parallel = run(tmp_path / "parallel", jobs=2, in_process=False, methods=("base",), seeds=1)
-    assert without_measured(parallel) == [r for r in expected if r["seed"] == 0 and r["method"] != "sam"]
+    assert without_measured(parallel) == [r for r in expected if r["seed"] != 1 and r["method"] != "sam"]
 
 
 @pytest.mark.parametrize("change", [{"rows": 41}, {"epochs": 3}, {"label_noise": 0.1}, {"modalities": ("zer", "pix")}])
@@ -138,12 +144,40 @@ def test_another_task_in_the_folder_is_refused(done: tuple[Path, Log], change: d
 
 def test_fixed_radii_take_the_place_of_the_search(tmp_path: Path):
     records = run(tmp_path, rho=(0.0, 0.2), seeds=1, methods=("sam", "monge_sam"))
-    found = {(record["method"], record["strength"]) for record in records if ":" not in record["method"]}
-    assert found == {("base", None), ("sam", 0.0), ("sam", 0.2), ("monge_sam", 0.0), ("monge_sam", 0.2)}
+    tried = {(record["method"], record["strength"]) for record in records if record["seed"]}
+    assert tried == {("sam", 0.0), ("sam", 0.2), ("monge_sam", 0.0), ("monge_sam", 0.2)}
+    assert sorted(r["method"] for r in records if not r["seed"]) == ["alone:pix", "alone:zer", "base", "monge_sam", "sam"]
+    assert {record["lr_factor"] for record in records} == {1.0}
+
+
+def test_one_radius_and_one_trial_leave_the_tuning_out(tmp_path: Path):
+    for options in ({"rho": (0.2,)}, {"trials": 1}):
+        records = run(tmp_path / str(len(options["rho"]) if "rho" in options else 0), seeds=1, **options)
+        assert {(record["seed"], record["lr_factor"]) for record in records} == {(0, 1.0)}
+
+
+def test_another_criterion_in_the_same_folder_trains_only_what_it_chose_otherwise(tmp_path: Path):
+    Grid(plan_in(tmp_path), Log()).run()
+    log = Log()
+    Grid(plan_in(tmp_path, select_by="one-missing"), log).run()
+    assert log.started[0][1] >= TUNED
+    assert json.loads((tmp_path / "comparison.json").read_text())["select_by"] == "one-missing"
+    found = find_out(*ComparisonFolder(tmp_path, print).read_all())
+    assert found.select_by == "one-missing"
+    for method in found.methods:
+        scores = method.tuning.trials
+        assert scores[method.tuning.setting] == max(scores.values())
+        for record in method.records:
+            goal = next(goal for goal in record["goals"] if goal["name"] == "one-missing")
+            assert (record["test"], record["selected_epoch"]) == (goal["test"], goal["selected_epoch"])
+
+
+def test_a_criterion_that_the_task_does_not_have_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="the task's own criterion"):
+        Grid(plan_in(tmp_path, select_by="task"), Log())
 
 
 def test_running_the_same_grid_twice_changes_nothing(done: tuple[Path, Log], monkeypatch: pytest.MonkeyPatch):
-    # The second run has the records of refined strengths from the start; they must not steer the rounds before them.
     out, _ = done
     forbid_training(monkeypatch)
     twice = Grid(plan_in(out), Log())
@@ -158,6 +192,10 @@ def test_running_the_same_grid_twice_changes_nothing(done: tuple[Path, Log], mon
         ({"methods": ("sam", "unknown")}, "methods must be of"),
         ({"seeds": 0}, "seeds must be >= 1"),
         ({"jobs": 0}, "jobs must be >= 1"),
+        ({"trials": 0}, "trials must be >= 1"),
+        ({"tuning_seeds": 0}, "tuning_seeds must be >= 1"),
+        ({"seeds": 2_000_000}, "seeds must be at most 1000000"),
+        ({"select_by": "luck"}, "select_by must be one of"),
         ({"run_timeout": 0.0}, "run_timeout must be > 0"),
         ({"run_timeout": 5.0}, "a process of its own"),
         ({"rho": (-0.1,)}, "rho must be finite and >= 0"),

@@ -71,13 +71,22 @@ def test_writes_leave_nothing_else_behind_and_refuse_nan(tmp_path: Path):
     assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208
 
 
-def test_lines_are_sorted_by_method_strength_and_seed(tmp_path: Path):
-    rows = [("sam", 0.3, 1), ("sam", 0.065, 1), ("base", None, 1), ("sam", 0.3, 0), ("base", None, 0), ("alone:a", None, 0)]
-    records = [{"method": method, "strength": strength, "seed": seed} for method, strength, seed in rows]
+def test_lines_are_sorted_by_method_setting_and_seed(tmp_path: Path):
+    rows = [
+        ("sam", 0.3, 2.0, 0),
+        ("sam", 0.3, 1.0, 1),
+        ("sam", 0.065, 1.0, 1),
+        ("base", None, 1.0, 1),
+        ("sam", 0.3, 1.0, 0),
+        ("base", None, 1.0, 0),
+        ("alone:a", None, 1.0, 0),
+    ]
+    names = ("method", "strength", "lr_factor", "seed")
+    records = [dict(zip(names, row, strict=True)) for row in rows]
     write_lines(tmp_path / "records.jsonl", records)
     lines = (tmp_path / "records.jsonl").read_text().splitlines()
     found = [tuple(json.loads(line).values()) for line in lines]
-    assert found == [rows[5], rows[4], rows[2], rows[1], rows[3], rows[0]]
+    assert found == [rows[place] for place in (6, 5, 3, 2, 4, 1, 0)]
 
 
 def test_a_record_holds_the_run_and_keeps_the_machine_apart():

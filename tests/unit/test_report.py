@@ -10,8 +10,10 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from hand_made import FIRST_PROTOCOL, completed
 from msam.compare import Findings, find_out
 from msam.compare.recipes import find_recipe
+from msam.compare.trials import Setting
 from msam.report import print_report, state_verdict, write_page
 from msam.report.drawing import METHOD_STYLES, MODALITY_STYLES
 from msam.report.page import render_page
@@ -95,7 +97,8 @@ def make_findings(
         "rho": more.get("rho", []),
         "command": "msam compare --out '<folder>'",
     }
-    return find_out(comparison, records)
+    protocol = {**FIRST_PROTOCOL, "select_by": more.get("select_by", "accuracy")}
+    return find_out({**comparison, **protocol}, [completed(record) for record in records])
 
 
 TIE = {"base": BASE, "base_2x": BASE, "sam": shifted(0.01), "modality_aware_sam": shifted(0.02, -0.1)}
@@ -180,16 +183,17 @@ def test_a_starved_branch_is_named_with_its_loss() -> None:
 
 
 def test_many_modalities_do_not_make_a_long_verdict() -> None:
-    verdict = state_verdict(make_findings(TIE, names=("a", "b", "c", "d"), joint=0.5))
+    verdict = state_verdict(make_findings(TIE, names=("a", "b", "c", "d"), joint=0.5, select_by="one-missing"))
     assert sum("starved in joint training" in detail for detail in verdict.details) == 1
     assert any("a (10.0 points, 9." in detail and "and d (10.0 points" in detail for detail in verdict.details)
     assert sum(" missing, " in detail for detail in verdict.details) == 1
 
 
 def test_advice_for_a_starved_branch_follows_from_its_accuracy_alone() -> None:
-    none = state_verdict(make_findings({"base": BASE, "sam": BASE}, joint=0.5)).advice
+    settings = {"joint": 0.5, "select_by": "one-missing"}
+    none = state_verdict(make_findings({"base": BASE, "sam": BASE}, **settings)).advice
     assert "No method that was compared measurably helps image when it stands alone." in none
-    helped = make_findings({"base": BASE, "sam": BASE}, joint=0.5, sam={"alone": {"image": 0.65, "sound": 0.4}})
+    helped = make_findings({"base": BASE, "sam": BASE}, sam={"alone": {"image": 0.65, "sound": 0.4}}, **settings)
     assert "If image must also work alone, SAM (rho = 0.1) has the best accuracy there: 65.0 %" in state_verdict(helped).advice
     assert "With sound missing, accuracy is highest under SAM: 40.0 %" not in " ".join(state_verdict(helped).details)
 
@@ -197,8 +201,8 @@ def test_advice_for_a_starved_branch_follows_from_its_accuracy_alone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"best": 1.0}, "SAM: rho = 1 is the largest that was tried"),
-        ({"best": 0.01}, "SAM: rho = 0.01 is the smallest that was tried"),
+        ({"best": 1.0}, "SAM (rho = 1): the largest rho that was tried"),
+        ({"best": 0.01}, "SAM (rho = 0.01): the smallest rho that was tried"),
         ({"rho": [0.1]}, "The radius was fixed at rho = 0.1, not tuned"),
         ({"base": {"epoch": EPOCHS}}, "Most runs of SGD were best at their last epoch"),
         ({}, "SGD with twice the passes gives the same results as SGD: validation chose epoch 3 on average"),
@@ -402,7 +406,7 @@ def test_degenerate_comparisons_render(arguments: dict[str, Any], present: list[
 def test_unknown_contributions_and_a_radius_of_zero_render() -> None:
     findings = make_findings(TIE, names=("\u97f3\u58f0", "b", "c", "d", "e", "f"), rho=[0.01, 0.1], best=0.01, joint=0.5)
     for method in findings.methods:
-        method.validation_by_strength.update({0.0: 0.5} if method.strength is not None else {})
+        method.tuning.trials.update({Setting(0.0): 0.5} if method.strength_name is not None else {})
         method.contributions.update(dict.fromkeys(method.contributions, float("nan")))
         for curve in method.contribution_curve.values():
             curve[1] = float("nan")

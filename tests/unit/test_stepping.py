@@ -163,7 +163,7 @@ def test_forward_passes_of_coalitions_are_told_apart_from_gradients():
 @pytest.mark.parametrize("names", [("a",), ("a", "b"), ("a", "b", "c", "d")])
 def test_the_goal_tells_what_a_missing_modality_costs_on_validation(names: tuple[str, ...]):
     result = run_training(small_task(names), BASE, None, seed=0)
-    [goal] = result.goals
+    goal = result.goals[0]
     assert goal["name"] == "accuracy"
     assert goal["selected_epoch"] == result.selected_epoch
     assert {key: goal["validation"][key] for key in ("metric", "loss")} == result.validation

@@ -41,7 +41,16 @@ def compare(options: Compare, command: str, console: Console) -> None:
     source = _source(options.task, options.data)
     methods = {"default": DEFAULT, "all": tuple(RECIPES)}.get(options.methods) or _names("methods", options.methods)
     out = _folder(options.out, source)
-    plan = Plan(source, methods, options.seeds, out, _radii(options.rho), **_execution(options), command=command)
+    plan = Plan(
+        source,
+        methods,
+        options.seeds,
+        out,
+        _radii(options.rho),
+        one_standard_error=options.one_standard_error,
+        command=command,
+        **_shared(options),
+    )
     with stopped(console, _how_to_go_on(out)):
         findings = _run(plan, console)
         page = plan.out / "report.html"
@@ -68,11 +77,13 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
 
     source = _source(options.task, options.data)
     out = _folder(options.out, source, "-diagnosis")
-    plan = Plan(source, ("base",), options.seeds, out, **_execution(options), command=command)
+    plan = Plan(source, ("base",), options.seeds, out, command=command, **_shared(options))
     with stopped(console, _how_to_go_on(out)):
-        print_diagnosis(_run(plan, console), console)
+        findings = _run(plan, console)
+        print_diagnosis(findings, console)
+        factor = findings.base.tuning.setting.lr_factor
         try:
-            found = diagnose_task(source.build(), find_recipe("base"), seed=0)
+            found = diagnose_task(source.build(), find_recipe("base"), lr_factor=factor, select_by=options.select_by)
         except MsamError as error:  # such as too many modalities, or a diverged run: what was printed stands without it
             console.print(f"The joint model of the first seed was not looked at more closely: {error}.", markup=False)
             return
@@ -208,15 +219,23 @@ def _how_to_go_on(out: Path) -> str:
     return f"stopped; the runs done so far are kept in {out}: give the same command with --out {out} to go on"
 
 
-class _Execution(TypedDict):
+class _Shared(TypedDict):
     jobs: int
     run_timeout: float | None
     in_process: bool
+    trials: int
+    tuning_seeds: int
+    select_by: str
 
 
-def _execution(options: Compare | Diagnose) -> _Execution:
-    return _Execution(
-        jobs=options.jobs or os.cpu_count() or 1, run_timeout=options.run_timeout or None, in_process=options.in_process
+def _shared(options: Compare | Diagnose) -> _Shared:
+    return _Shared(
+        jobs=options.jobs or os.cpu_count() or 1,
+        run_timeout=options.run_timeout or None,
+        in_process=options.in_process,
+        trials=options.trials,
+        tuning_seeds=options.tuning_seeds,
+        select_by=options.select_by,
     )
 
 

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+from msam.compare.trials import TRIALS, TUNING_SEEDS
+from msam.training.goals import ACCURACY
+
 
 @dataclass(frozen=True)
 class TaskOptions:
@@ -44,9 +47,18 @@ class Compare:
     modality_aware_sam_differentiable, modality_aware_sam_block, modality_aware_sam_encoder, modality_aware_sam_weakest_block,
     modality_aware_sam_random_block, modality_aware_sam_weakest_sample, modality_aware_sam_monge."""
     seeds: int = 10
-    """Number of paired seeds: split, initialisation and batch order are the same for every method."""
+    """Number of paired seeds that are reported: split, initialisation and batch order are the same for every method."""
+    trials: int = TRIALS
+    """Settings of learning rate and strength that are tried for each method, the base included; 1 leaves the tuning out."""
+    tuning_seeds: int = TUNING_SEEDS
+    """Seeds on which they are tried, which are never reported."""
+    select_by: str = ACCURACY
+    """What settings and epochs are chosen for on validation: accuracy (the metric with all modalities), one-missing (its mean
+    as each modality goes missing), worst-missing, balanced (half of accuracy, half of one-missing), or task (`Task.select`)."""
+    one_standard_error: bool = False
+    """Choose the strongest setting that costs nothing that could be told, in place of the best."""
     rho: str = ""
-    """Comma-separated radii to use as they are; left out, a coarse grid over two decades is refined on validation."""
+    """Comma-separated radii to use as they are, with the task's learning rate."""
     out: Path | None = None
     """Folder for records and report; a new one below msam-runs/ if left out."""
     jobs: int = 0
@@ -69,7 +81,13 @@ class Diagnose:
     """A Python file that defines `task = msam.training.Task(...)`; a data set of the catalogue if left out."""
     data: Annotated[TaskOptions, tyro.conf.arg(name="")] = TaskOptions()
     seeds: int = 10
-    """Number of paired seeds."""
+    """Number of paired seeds that are reported."""
+    trials: int = TRIALS
+    """Learning rates that are tried, jointly and for each modality alone; 1 leaves the tuning out."""
+    tuning_seeds: int = TUNING_SEEDS
+    """Seeds on which they are tried, which are never reported."""
+    select_by: str = ACCURACY
+    """What learning rates and epochs are chosen for: accuracy, one-missing, worst-missing, balanced, or task."""
     out: Path | None = None
     """Folder for records; a new one below msam-runs/ if left out."""
     jobs: int = 0

@@ -8,31 +8,44 @@ from typing import Any
 
 from msam.compare.naming import with_shown_names
 from msam.compare.recipes import find_recipe
-from msam.compare.records import Record
-from msam.compare.refine import at_edge, best_strength
-from msam.compare.rounds import validation_scores
+from msam.compare.records import Record, RunKey, key_of
+from msam.compare.rounds import Scope, goal_of
 from msam.compare.statistics import UNKNOWN, Interval, holm, mean_interval
+from msam.compare.trials import Setting, edges_of
 from msam.compare.trust import as_number, diverged_seeds, pair_runs, paired_interval, unknown_seeds
 from msam.errors import InvalidValueError
+from msam.training import Recipe
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a method's setting came about."""
+
+    setting: Setting
+    """What was chosen."""
+    learning_rate: float | None
+    """Of the base optimizer's first group, at that setting."""
+    trials: dict[Setting, float]
+    """Setting -> mean score on validation over the tuning seeds, by the criterion; empty where nothing is tuned."""
+    edges: tuple[str, ...]
+    """In what the chosen setting is the least or the largest that was tried; not told where none gave a finite score."""
 
 
 @dataclass(frozen=True)
 class MethodFindings:
-    """What was found of one method, at the strength that validation chose."""
+    """What was found of one method, at the setting that validation chose."""
 
     name: str
     label: str
     strength_name: str | None
-    strength: float | None
-    validation_by_strength: dict[float, float]
-    """Strength -> mean validation metric; empty where nothing is tuned."""
-    at_edge: bool
-    """Whether the chosen strength is the smallest or largest that was tried; not told where none gave a finite metric."""
+    tuning: Tuning
     diverged: tuple[int, ...]
     """The seeds whose run diverged (see `why_diverged`). Then no difference to another method is known."""
     unknown: tuple[int, ...]
     """The seeds whose test metric is not a number. Then neither the metric's interval nor a difference is known."""
     metric: Interval
+    calibration: dict[str, Interval]
+    """Name -> measure of the probabilities' fit on the test split, smaller is better; empty for other outputs than classes."""
     to_base: Interval | None
     """Paired difference to the base optimizer, corrected for the number of methods; None for the base itself."""
     p_value: float | None
@@ -89,6 +102,8 @@ class Findings:
     """Modality -> metric of the base optimizer trained with that modality only."""
     runs_alone: dict[str, tuple[Record, ...]]
     """Modality -> the runs behind that, by seed."""
+    tuning_alone: dict[str, Tuning]
+    """Modality -> how their learning rate came about."""
     test_rows: int
     pool: int
     """Rows of the whole data set."""
@@ -97,6 +112,12 @@ class Findings:
     def base(self) -> MethodFindings:
         """The base optimizer's findings."""
         return self.methods[0]
+
+    @property
+    def select_by(self) -> str:
+        """The criterion by which settings and epochs were chosen."""
+        found: str = self.comparison["select_by"]
+        return found
 
     @property
     def test_share(self) -> float:
@@ -151,19 +172,31 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
     """
     comparison, records = with_shown_names(comparison, records)
     modalities = comparison["task"]["modalities"]
-    wanted = [record for record in records if record["seed"] < comparison["seeds"]]
-    chosen = {name: _choose(comparison, wanted, name) for name in comparison["methods"]}
+    scope = Scope.of(comparison)
+    wanted = {key_of(record): record for record in records}
+    if len(wanted) < len(records):
+        raise InvalidValueError(f"each run must have one record, found {len(records) - len(wanted)} more; use another folder")
+    settings = {recipe.name: _choose_setting(scope, recipe, wanted) for recipe in scope.recipes()}
+    chosen = {name: _take(comparison, wanted, name, settings[name]) for name in comparison["methods"]}
     base = chosen["base"]
     test_share = base[0]["test"]["rows"] / base[0]["test"]["pool"]
     rivals = [name for name in chosen if name != "base"]
     differences = {name: _paired(chosen[name], base, test_share, len(rivals)) for name in rivals}
     corrected = holm({name: difference.p_value for name, difference in differences.items()})
     methods = tuple(
-        _describe_method(name, wanted, chosen, comparison, test_share, differences.get(name), corrected.get(name))
+        _describe_method(
+            name,
+            chosen,
+            _describe_tuning(scope, name, wanted, chosen[name]),
+            comparison,
+            test_share,
+            differences.get(name),
+            corrected.get(name),
+        )
         for name in comparison["methods"]
     )
-    needed = modalities if any(record["method"].startswith("alone:") for record in wanted) else []
-    trained_alone = {name: _choose(comparison, wanted, f"alone:{name}") for name in needed}
+    needed = modalities if any(key.method.startswith("alone:") for key in wanted) else []
+    trained_alone = {name: _take(comparison, wanted, f"alone:{name}", settings[f"alone:{name}"]) for name in needed}
     return Findings(
         comparison=comparison,
         methods=methods,
@@ -177,36 +210,61 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
             for name, runs in trained_alone.items()
         },
         runs_alone={name: tuple(runs) for name, runs in trained_alone.items()},
+        tuning_alone={name: _describe_tuning(scope, f"alone:{name}", wanted, runs) for name, runs in trained_alone.items()},
         test_rows=base[0]["test"]["rows"],
         pool=base[0]["test"]["pool"],
     )
 
 
-def _choose(comparison: dict[str, Any], records: Sequence[Record], name: str) -> list[Record]:
-    runs = _tried(comparison, records, name)
-    scores = validation_scores(runs, name)
-    strength = best_strength(scores) if scores else None
-    chosen = _by_seed([run for run in runs if run["strength"] == strength])
-    seeds = [run["seed"] for run in chosen]
-    if seeds != [*range(comparison["seeds"])]:
+def _choose_setting(scope: Scope, recipe: Recipe, records: Mapping[RunKey, Record]) -> Setting:
+    missing = [key for key in scope.tuning_keys(recipe) if key not in records]
+    if missing:
+        raise InvalidValueError(
+            f"the records must hold all runs that tune {recipe.name!r}, found none of {missing[0].describe()}; run the "
+            "comparison again to complete them"
+        )
+    return scope.choose(recipe, records)
+
+
+def _take(comparison: dict[str, Any], records: Mapping[RunKey, Record], name: str, setting: Setting) -> list[Record]:
+    """A method's reported runs by seed, as they were selected by the comparison's criterion."""
+    found = [records.get(RunKey.of(name, setting, seed)) for seed in range(comparison["seeds"])]
+    runs = [record for record in found if record is not None]
+    if len(runs) < len(found):
+        seeds = [run["seed"] for run in runs]
         raise InvalidValueError(
             f"the records must hold {comparison['seeds']} seeds of {name!r}, found {len(seeds)}, which are {seeds}; "
             f"run the comparison again to complete them: {comparison['command']}"
         )
-    return chosen
+    return [selected(record, comparison["select_by"]) for record in runs]
 
 
-def _tried(comparison: dict[str, Any], records: Sequence[Record], name: str) -> list[Record]:
-    """A method's runs; with radii fixed by the user, those only."""
-    recipe = find_recipe(name)
-    runs = [record for record in records if record["method"] == name]
-    if comparison["rho"] and recipe.strength is not None and recipe.strength.name == "rho":
-        runs = [run for run in runs if run["strength"] in comparison["rho"]]
-    return runs
+def selected(record: Record, criterion: str) -> Record:
+    """See a run as it was selected by a criterion.
+
+    Args:
+        record: The run.
+        criterion: Such as "one-missing".
+
+    Returns:
+        A copy, whose epoch, validation, test and probes are those of the criterion.
+
+    Raises:
+        InvalidValueError: If the run did not select for it.
+    """
+    goal = goal_of(record, criterion)
+    return {**record, **{name: goal[name] for name in ("selected_epoch", "validation", "test", "probes")}}
 
 
-def _by_seed(records: Sequence[Record]) -> list[Record]:
-    return sorted(records, key=lambda record: record["seed"])
+def _describe_tuning(scope: Scope, name: str, records: Mapping[RunKey, Record], runs: Sequence[Record]) -> Tuning:
+    scores, setting = scope.scores(find_recipe(name), records), key_of(runs[0]).setting
+    trials = {tried: fmean(values) for tried, values in sorted(scores.items(), key=_by_strength)}
+    edges = edges_of(setting, trials) if math.isfinite(trials.get(setting, -math.inf)) else ()
+    return Tuning(setting, runs[0]["learning_rate"], trials, edges)
+
+
+def _by_strength(item: tuple[Setting, list[float]]) -> tuple[float, float]:
+    return item[0].strength or 0.0, item[0].lr_factor
 
 
 def _paired(first: Sequence[Record], second: Sequence[Record], test_share: float, comparisons: int) -> Interval:
@@ -222,15 +280,14 @@ def _to_equal_passes(
 
 def _describe_method(
     name: str,
-    records: Sequence[Record],
     chosen: Mapping[str, list[Record]],
+    tuning: Tuning,
     comparison: dict[str, Any],
     test_share: float,
     to_base: Interval | None,
     p_value: float | None,
 ) -> MethodFindings:
     recipe, runs, base = find_recipe(name), chosen[name], chosen["base"]
-    scores = validation_scores(_tried(comparison, records, name), name)
     doubled = chosen.get("base_2x") if name not in {"base", "base_2x"} else None
     shrinkage = [run["optimizer"]["mean_shrinkage"] for run in runs if run["optimizer"].get("mean_shrinkage") is not None]
 
@@ -242,12 +299,11 @@ def _describe_method(
         name=name,
         label=recipe.label.replace("{base}", comparison["task"]["optimizer"]["name"]),
         strength_name=recipe.strength.name if recipe.strength else None,
-        strength=runs[0]["strength"],
-        validation_by_strength=dict(sorted(scores.items())),
-        at_edge=bool(scores) and math.isfinite(scores[runs[0]["strength"]]) and at_edge(list(scores), runs[0]["strength"]),
+        tuning=tuning,
         diverged=diverged_seeds(runs),
         unknown=unknown_seeds(runs),
         metric=mean_interval([as_number(run["test"]["metric"]) for run in runs], test_share=test_share),
+        calibration=over_seeds(lambda run: run["test"]["calibration"]),
         to_base=to_base,
         p_value=p_value,
         to_equal_passes=_to_equal_passes(runs, doubled, base, test_share, len(chosen) - 1) if doubled else None,

@@ -11,8 +11,10 @@ from msam.compare.pool import InProcess, Pool
 from msam.compare.recipes import RHO, find_recipe
 from msam.compare.records import Record, RunKey, make_record, settings_digest
 from msam.compare.rounds import Scope
+from msam.compare.trials import FIRST_TUNING_SEED, TRIALS, TUNING_SEEDS
 from msam.errors import InvalidValueError, MsamWarning
 from msam.training import Recipe
+from msam.training.goals import ACCURACY, CRITERIA, OWN
 from msam.training.runtime import versions
 from msam.training.source import TaskSource, describe_source
 
@@ -41,8 +43,8 @@ class Plan:
     """What to compare.
 
     Raises:
-        InvalidValueError: If a method is unknown, there are no seeds or jobs, a radius is negative, or runs in this process
-            are given a time-out.
+        InvalidValueError: If a method or the criterion is unknown, there are no seeds, jobs or trials, a radius is negative, or
+            runs in this process are given a time-out.
     """
 
     source: TaskSource
@@ -50,13 +52,21 @@ class Plan:
     seeds: int
     out: Path
     rho: tuple[float, ...] = ()
-    """Fixed radii in place of the search."""
+    """Radii to use as they are; learning rates are not tuned then."""
     jobs: int = 1
     """Worker processes that train at a time."""
     command: str = ""
     """Reproduces the comparison; shown in reports."""
     run_timeout: float | None = None
     """Seconds after which a run is ended; None for never."""
+    trials: int = TRIALS
+    """Settings that are tried for each method; 1 for the task's own learning rate and the middle of each strength."""
+    tuning_seeds: int = TUNING_SEEDS
+    """Seeds on which they are tried; these are never reported."""
+    select_by: str = ACCURACY
+    """The criterion by which settings and epochs are chosen: one of `msam.training.CRITERIA`, or "task"."""
+    one_standard_error: bool = False
+    """Whether to take the strongest setting that costs nothing that could be told, in place of the best."""
     in_process: bool = False
     """Whether runs are trained in this process, one after the other, in place of ``jobs`` workers."""
 
@@ -65,9 +75,13 @@ class Plan:
             raise InvalidValueError("a comparison needs at least one method, found none")
         for name in self.methods:
             find_recipe(name)
-        for rule, number in (("seeds", self.seeds), ("jobs", self.jobs)):
-            if number < 1:
-                raise InvalidValueError(f"{rule} must be >= 1, found {number}")
+        for rule in ("seeds", "jobs", "trials", "tuning_seeds"):
+            if getattr(self, rule) < 1:
+                raise InvalidValueError(f"{rule} must be >= 1, found {getattr(self, rule)}")
+        if self.seeds > FIRST_TUNING_SEED:
+            raise InvalidValueError(f"seeds must be at most {FIRST_TUNING_SEED}, where tuning seeds begin, found {self.seeds}")
+        if self.select_by not in (*CRITERIA, OWN):
+            raise InvalidValueError(f"select_by must be one of {[*CRITERIA, OWN]}, found {self.select_by!r}")
         if self.run_timeout is not None and not 0 < self.run_timeout < float("inf"):
             raise InvalidValueError(f"run_timeout must be > 0 seconds, found {self.run_timeout:g}; leave it out for none")
         if self.run_timeout is not None and self.in_process:
@@ -112,13 +126,13 @@ class Grid:
     def __post_init__(self) -> None:
         self.task = describe_source(self.plan.source)
         self.digest = settings_digest(self.task)
-        self.scope = Scope(
-            tuple(recipe.name for recipe in self.plan.recipes()),
-            self.plan.seeds,
-            self.plan.rho,
-            tuple(self.task["modalities"]),
-        )
+        if self.plan.select_by == OWN and self.plan.source.build().select is None:
+            raise InvalidValueError(
+                f"select_by {OWN!r} needs the task's own criterion, found none; give msam.training.Task a `select`, or "
+                f"choose of {list(CRITERIA)}"
+            )
         self.comparison = describe_plan(self.plan, self.task, self.digest)
+        self.scope = Scope.of(self.comparison)
         self._folder = ComparisonFolder(self.plan.out, self.say)
 
     def run(self) -> list[Record]:
@@ -173,4 +187,8 @@ def describe_plan(plan: Plan, task: dict[str, Any], digest: str) -> dict[str, An
         "seeds": plan.seeds,
         "rho": list(plan.rho),
         "command": plan.command,
+        "trials": plan.trials,
+        "tuning_seeds": plan.tuning_seeds,
+        "select_by": plan.select_by,
+        "one_standard_error": plan.one_standard_error,
     }

@@ -6,8 +6,10 @@ from typing import Any, NoReturn
 
 from msam.compare.files import read_text
 from msam.compare.records import CHECKSUM, SCHEMA, Record, checksum, seal, settings_digest
-from msam.compare.shapes import ShapeError, anything, fields, items, number, table, text, whole
+from msam.compare.shapes import Check, ShapeError, anything, fields, items, number, or_none, table, text, truth, whole
+from msam.compare.trials import FIRST_TUNING_SEED
 from msam.errors import InvalidValueError
+from msam.training.goals import ACCURACY
 
 LONGEST_RECORD = 64 * 2**20
 """Characters of a record; longer ones are not looked into."""
@@ -27,7 +29,16 @@ TASK = fields(
     others=anything,
 )
 
-_V1 = {
+_TEST = {
+    "rows": whole(1),
+    "pool": whole(1),
+    "metric": _maybe,
+    "loss": _maybe,
+    "alone": _by_modality,
+    "without": _by_modality,
+    "contributions": _by_modality,
+}
+_V1: dict[str, Check] = {
     "schema": whole(1),
     "task": TASK,
     "versions": table(text()),
@@ -46,17 +57,7 @@ _V1 = {
         }
     ),
     "validation": fields({"metric": _maybe, "loss": _maybe}),
-    "test": fields(
-        {
-            "rows": whole(1),
-            "pool": whole(1),
-            "metric": _maybe,
-            "loss": _maybe,
-            "alone": _by_modality,
-            "without": _by_modality,
-            "contributions": _by_modality,
-        }
-    ),
+    "test": fields(_TEST),
     "probes": _by_modality,
     "steps": whole(1),
     "gradient_evaluations": whole(1),
@@ -65,18 +66,24 @@ _V1 = {
         {"training_seconds": number(0, above=True), "total_seconds": number(0), "peak_memory_mib": number(0)}, others=anything
     ),
 }
+_READ = or_none(fields({**_TEST, "calibration": table(_maybe)}))
 _GOAL = fields(
     {
         "name": text(),
         "selected_epoch": whole(),
+        "score": _maybe,
         "validation": fields({"metric": _maybe, "loss": _maybe, "without": _by_modality}, others=anything),
+        "test": _READ,
+        "probes": _by_modality,
     },
     others=anything,
 )
-_V2 = {
+_V2: dict[str, Check] = {
     **_V1,
+    "test": _READ,
     "goals": items(_GOAL, 100),
     "learning_rate": _maybe,
+    "lr_factor": number(0, above=True),
     "forward_evaluations": whole(),
     "skipped": whole(),
     CHECKSUM: text(64),
@@ -92,8 +99,14 @@ _COMPARISON = fields(
         "seeds": whole(1, MOST_SEEDS),
         "rho": items(number(0), 1000),
         "command": text(100_000),
+        "trials": whole(0, 10_000),
+        "tuning_seeds": whole(0, 10_000),
+        "select_by": text(),
+        "one_standard_error": truth,
     }
 )
+_FIRST_PROTOCOL = {"trials": 0, "tuning_seeds": 0, "select_by": ACCURACY, "one_standard_error": False}
+"""What comparisons of version 0.1 do not say."""
 
 
 def read_record(content: str) -> tuple[Record, str]:
@@ -140,23 +153,18 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _check_together(record: Record) -> None:
     """What single fields do not show."""
-    names, test = set(record["task"]["modalities"]), record["test"]
-    places = {
-        "test.alone": test["alone"],
-        "test.without": test["without"],
-        "test.contributions": test["contributions"],
-        "curves.alone": record["curves"]["alone"],
-        "curves.contributions": record["curves"]["contributions"],
-    }
-    for place, found in places.items():
-        if set(found) != names and not (place == "test.without" and len(names) == 1 and not found):
-            raise ShapeError(f"{place} must have the task's modalities, found {sorted(found)[:10]}")
-    if not set(record["probes"]) <= names:
-        raise ShapeError(f"probes must be of the task's modalities, found {sorted(record['probes'])[:10]}")
-    # A test split that is all of the data leaves no room for an interval.
-    if test["rows"] >= test["pool"]:
-        raise ShapeError(f"test.rows must be below test.pool, found {test['rows']} and {test['pool']}")
-    curves = record["curves"]
+    names, curves = set(record["task"]["modalities"]), record["curves"]
+    tunes = record["seed"] >= FIRST_TUNING_SEED
+    for where, found in (("", record), *((f"goals[{place}].", goal) for place, goal in enumerate(record.get("goals", [])))):
+        if (found["test"] is None) != tunes:
+            raise ShapeError(f"{where}test must be null in runs that tune, and in these only, found it otherwise")
+        if not tunes:
+            _check_test(found["test"], names, f"{where}test")
+        if not set(found["probes"]) <= names:
+            raise ShapeError(f"{where}probes must be of the task's modalities, found {sorted(found['probes'])[:10]}")
+    for name in ("alone", "contributions"):
+        if set(curves[name]) != names:
+            raise ShapeError(f"curves.{name} must have the task's modalities, found {sorted(curves[name])[:10]}")
     lengths = {len(curves[name]) for name in ("train_loss", "validation_loss", "validation_metric")}
     lengths |= {len(curve) for curve in curves["alone"].values()}
     if len(lengths) != 1:
@@ -166,10 +174,30 @@ def _check_together(record: Record) -> None:
         raise ShapeError(f"curves.contributions must have one number for each of their epochs, found lengths {sorted(points)}")
 
 
+def _check_test(test: Record, names: set[str], where: str) -> None:
+    for name in ("alone", "without", "contributions"):
+        if set(test[name]) != names and not (name == "without" and len(names) == 1 and not test[name]):
+            raise ShapeError(f"{where}.{name} must have the task's modalities, found {sorted(test[name])[:10]}")
+    # A test split that is all of the data leaves no room for an interval.
+    if test["rows"] >= test["pool"]:
+        raise ShapeError(f"{where}.rows must be below {where}.pool, found {test['rows']} and {test['pool']}")
+
+
 def _from_version_1(record: Record) -> Record:
     skipped = record["optimizer"].get("skipped", 0)
+    test = {**record["test"], "calibration": {}}
+    goal = {
+        "name": ACCURACY,
+        "selected_epoch": record["selected_epoch"],
+        "score": record["validation"]["metric"],
+        "validation": {**record["validation"], "without": {}},
+        "test": test,
+        "probes": record["probes"],
+    }
     more = {
-        "goals": [],
+        "test": test,
+        "goals": [goal],
+        "lr_factor": 1.0,
         "learning_rate": None,
         "forward_evaluations": record["gradient_evaluations"],
         "skipped": skipped if isinstance(skipped, int) else 0,
@@ -192,6 +220,8 @@ def read_comparison(path: Path) -> dict[str, Any]:
     """
     try:
         found = _parse(read_text(path))
+        if isinstance(found, dict) and not found.keys() & _FIRST_PROTOCOL.keys():
+            found |= _FIRST_PROTOCOL
         _COMPARISON(found, "")
     except ShapeError as error:
         raise InvalidValueError(

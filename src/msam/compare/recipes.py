@@ -18,7 +18,7 @@ RHO = Strength("rho", coarse=COARSE)
 WEIGHT = Strength("weight", coarse=RHO.coarse)
 PROBABILITY = Strength("probability", coarse=(0.008, 0.017, 0.037, 0.08, 0.17, 0.37, 0.8), maximum=1.0)
 
-DECAY = Strength("decay", coarse=(0.5, 0.75, 0.88, 0.94, 0.97, 0.985, 0.992), maximum=1.0)
+DECAY = Strength("decay", coarse=(0.5, 0.75, 0.88, 0.94, 0.97, 0.985, 0.992), maximum=1.0, near_one=True)
 
 _ALONE = "alone:"
 

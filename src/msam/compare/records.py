@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from msam.compare.files import write_json, write_text
+from msam.compare.trials import FIRST_TUNING_SEED, Setting
 from msam.training import RunResult
 from msam.training.runtime import machine, versions
 
 Record = dict[str, Any]
 
 SCHEMA = 2
-"""Version 2 added the checksum, goals, learning rate, forward passes and skipped steps."""
+"""Version 2 added the checksum, goals, learning rates, forward passes and skipped steps."""
 CHECKSUM = "checksum"
 _SLUG_LENGTH = 60
 
@@ -27,6 +28,32 @@ class RunKey:
     method: str
     strength: float | None
     seed: int
+    lr_factor: float = 1.0
+    """Of the task's learning rate."""
+
+    @classmethod
+    def of(cls, method: str, setting: Setting, seed: int) -> "RunKey":
+        """Make the key of a run at a setting.
+
+        Args:
+            method: The recipe's name.
+            setting: Of the method.
+            seed: Of the run.
+
+        Returns:
+            The key.
+        """
+        return cls(method, setting.strength, seed, setting.lr_factor)
+
+    @property
+    def setting(self) -> Setting:
+        """What is tuned."""
+        return Setting(self.strength, self.lr_factor)
+
+    @property
+    def tunes(self) -> bool:
+        """Whether it is one of the runs that tune, which do not read the test split."""
+        return self.seed >= FIRST_TUNING_SEED
 
     def file_name(self, digest: str) -> str:
         """Name the run's record: readable words, and a hash of the whole key, so that any name makes a file name of its own.
@@ -42,9 +69,11 @@ class RunKey:
             'alone-..-a-b-seed0-d759c1abd9.json'
         """
         strength = "" if self.strength is None else f"-{self.strength!r}"
-        whole = json.dumps([digest, self.method, self.strength, self.seed])
+        rate = "" if self.lr_factor == 1 else f"-lr{self.lr_factor!r}"
+        factor = [] if self.lr_factor == 1 else [self.lr_factor]
+        whole = json.dumps([digest, self.method, self.strength, self.seed, *factor])
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.method)[:_SLUG_LENGTH].lstrip(".-") or "run"
-        return f"{slug}{strength}-seed{self.seed}-{_hash(whole)}.json"
+        return f"{slug}{strength}{rate}-seed{self.seed}-{_hash(whole)}.json"
 
     def first_file_name(self, digest: str) -> str:
         """Name the run's record as version 1 did.
@@ -69,7 +98,8 @@ class RunKey:
             "'sam' at 0.1, seed 3"
         """
         strength = "" if self.strength is None else f" at {self.strength:g}"
-        return f"{self.method!r}{strength}, seed {self.seed}"
+        rate = "" if self.lr_factor == 1 else f" with {self.lr_factor:g} x the learning rate"
+        return f"{self.method!r}{strength}{rate}, seed {self.seed}"
 
 
 def key_of(record: Record) -> RunKey:
@@ -81,7 +111,7 @@ def key_of(record: Record) -> RunKey:
     Returns:
         Its key.
     """
-    return RunKey(record["method"], record["strength"], record["seed"])
+    return RunKey(record["method"], record["strength"], record["seed"], record["lr_factor"])
 
 
 def settings_digest(task: dict[str, Any], held: dict[str, Any] | None = None, schema: int = SCHEMA) -> str:
@@ -164,7 +194,7 @@ def write_record(path: Path, record: Record) -> Record:
 
 
 def write_lines(path: Path, records: Iterable[Record]) -> None:
-    """Write ``records.jsonl``, sorted by method, strength and seed.
+    """Write ``records.jsonl``, sorted by method, setting and seed.
 
     Args:
         path: Where to.
@@ -173,5 +203,7 @@ def write_lines(path: Path, records: Iterable[Record]) -> None:
     Raises:
         StorageError: If the disk refuses.
     """
-    ordered = sorted(records, key=lambda record: (record["method"], record["strength"] or 0.0, record["seed"]))
+    ordered = sorted(
+        records, key=lambda record: (record["method"], record["strength"] or 0.0, record["lr_factor"], record["seed"])
+    )
     write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in ordered))

@@ -1,21 +1,22 @@
 """Which runs a comparison is made of, round by round: the same rule for running, resuming and reporting."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
-from msam.compare.recipes import RHO, alone_recipe, find_recipe
+from msam.compare.recipes import alone_recipe, find_recipe
 from msam.compare.records import Record, RunKey
-from msam.compare.refine import ROUNDS, refined_strengths
+from msam.compare.trials import FIRST_TUNING_SEED, Setting, choose_setting, list_trials
 from msam.errors import InvalidValueError
 from msam.training import Recipe
+
+Scores = dict[Setting, list[float]]
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What is compared.
+    """What is compared, and how it is tuned.
 
     Raises:
         InvalidValueError: If a method is unknown, or of a modality that the task does not have.
@@ -24,8 +25,13 @@ class Scope:
     methods: tuple[str, ...]
     seeds: int
     rho: tuple[float, ...]
-    """Fixed radii in place of the search."""
+    """Radii that are used as they are."""
     modalities: tuple[str, ...]
+    trials: int
+    tuning_seeds: int
+    select_by: str
+    """The criterion by which settings and epochs are chosen."""
+    one_standard_error: bool = False
 
     @classmethod
     def of(cls, comparison: Mapping[str, Any]) -> "Scope":
@@ -37,8 +43,19 @@ class Scope:
         Returns:
             Its scope.
         """
-        names = tuple(comparison["task"]["modalities"])
-        return cls(tuple(comparison["methods"]), comparison["seeds"], tuple(comparison["rho"]), names)
+        from msam.compare.first_protocol import FirstScope
+
+        chosen = cls if comparison["trials"] else FirstScope
+        return chosen(
+            methods=tuple(comparison["methods"]),
+            seeds=comparison["seeds"],
+            rho=tuple(comparison["rho"]),
+            modalities=tuple(comparison["task"]["modalities"]),
+            trials=comparison["trials"],
+            tuning_seeds=comparison["tuning_seeds"],
+            select_by=comparison["select_by"],
+            one_standard_error=comparison["one_standard_error"],
+        )
 
     def __post_init__(self) -> None:
         known = [recipe.name for recipe in self._alone()]
@@ -66,42 +83,69 @@ class Scope:
         alone = self._alone() if len(self.modalities) > 1 else []
         return list({recipe.name: recipe for recipe in (*self.compared(), *alone)}.values())
 
-    def fixed_strengths(self, recipe: Recipe) -> list[float | None]:
-        """Return the strengths of a recipe that are known before any run.
+    def settings(self, recipe: Recipe) -> list[Setting]:
+        """Return the settings that are tried for a recipe.
 
         Args:
             recipe: Which.
 
         Returns:
-            ``[None]`` where nothing is tuned, else the coarse grid or the radii that were asked for.
+            One where nothing is tuned.
         """
-        if recipe.strength is None:
-            return [None]
-        return list(dict.fromkeys(self.rho)) if self.rho and recipe.strength == RHO else [*recipe.strength.coarse]
+        return list_trials(recipe, self.trials, self.rho)
 
-    def is_searched(self, recipe: Recipe) -> bool:
-        """Tell whether a recipe's strength is refined.
+    def tuning_keys(self, recipe: Recipe) -> list[RunKey]:
+        """Return the runs that tune a recipe.
 
         Args:
             recipe: Which.
 
         Returns:
-            Whether it is.
+            None where nothing is tuned.
         """
-        return recipe.strength is not None and not (self.rho and recipe.strength == RHO)
+        settings = self.settings(recipe)
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
+        return [RunKey.of(recipe.name, setting, seed) for setting in settings for seed in seeds] if len(settings) > 1 else []
 
     def total(self) -> int:
         """Count the runs.
 
         Returns:
-            Of all rounds.
+            Of both rounds.
         """
-        recipes = self.recipes()
-        per_seed = sum(len(self.fixed_strengths(recipe)) + 2 * ROUNDS * self.is_searched(recipe) for recipe in recipes)
-        return per_seed * self.seeds
+        return sum(len(self.tuning_keys(recipe)) + self.seeds for recipe in self.recipes())
 
-    def _keys(self, recipe: Recipe, strengths: Iterable[float | None]) -> list[RunKey]:
-        return [RunKey(recipe.name, strength, seed) for strength in strengths for seed in range(self.seeds)]
+    def choose(self, recipe: Recipe, records: Mapping[RunKey, Record]) -> Setting:
+        """Choose a recipe's setting.
+
+        Args:
+            recipe: Which.
+            records: Of all runs that tune it.
+
+        Returns:
+            The setting.
+        """
+        scores = self.scores(recipe, records)
+        if not scores:
+            return self.settings(recipe)[0]
+        return choose_setting(scores, one_standard_error=self.one_standard_error)
+
+    def scores(self, recipe: Recipe, records: Mapping[RunKey, Record]) -> Scores:
+        """Collect the scores of a recipe's trials.
+
+        Args:
+            recipe: Which.
+            records: Of all runs that tune it.
+
+        Returns:
+            Setting -> score on validation for each tuning seed, minus infinity where a run had none that is finite; nothing
+            where nothing is tuned.
+        """
+        scores: Scores = {}
+        for key in self.tuning_keys(recipe):
+            score = goal_of(records[key], self.select_by)["score"]
+            scores.setdefault(key.setting, []).append(-math.inf if score is None else score)
+        return scores
 
     def rounds(self, records: Mapping[RunKey, Record]) -> Iterator[list[RunKey]]:
         """Go through the rounds; the records of one must be there before the next is asked for.
@@ -110,18 +154,11 @@ class Scope:
             records: Of runs that are done; others than those asked for do not count.
 
         Yields:
-            The runs of a round.
+            The runs of a round: those that tune, then those that are reported.
         """
-        recipes = self.recipes()
-        known = [key for recipe in recipes for key in self._keys(recipe, self.fixed_strengths(recipe))]
-        yield list(known)
-        searched = [recipe for recipe in recipes if self.is_searched(recipe)]
-        for _ in range(ROUNDS):
-            # Earlier rounds only: when resuming, records of later ones are there too, and must not steer this one.
-            earlier = [records[key] for key in known]
-            keys = [key for recipe in searched for key in self._keys(recipe, _refined(recipe, earlier))]
-            known += keys
-            yield keys
+        yield [key for recipe in self.recipes() for key in self.tuning_keys(recipe)]
+        chosen = {recipe.name: self.choose(recipe, records) for recipe in self.recipes()}
+        yield [RunKey.of(name, setting, seed) for name, setting in chosen.items() for seed in range(self.seeds)]
 
     def collect(
         self, records: Mapping[RunKey, Record], find: Callable[[RunKey], Record | None]
@@ -147,24 +184,22 @@ class Scope:
         return found, []
 
 
-def _refined(recipe: Recipe, records: Iterable[Record]) -> list[float]:
-    assert recipe.strength is not None
-    return refined_strengths(recipe.strength, validation_scores(records, recipe.name))
-
-
-def validation_scores(records: Iterable[Record], method: str) -> dict[float, float]:
-    """Average a method's validation metric over seeds, for each strength.
+def goal_of(record: Record, name: str) -> Record:
+    """Take what a run selected for a criterion.
 
     Args:
-        records: Of one comparison.
-        method: The recipe's name.
+        record: The run.
+        name: Of the criterion.
 
     Returns:
-        Strength -> mean validation metric; minus infinity where a run had none that is finite.
+        The goal.
+
+    Raises:
+        InvalidValueError: If the run did not select for it.
     """
-    by_strength: dict[float, list[float]] = {}
-    for record in records:
-        if record["method"] == method and record["strength"] is not None:
-            metric = record["validation"]["metric"]
-            by_strength.setdefault(record["strength"], []).append(-math.inf if metric is None else metric)
-    return {strength: fmean(metrics) for strength, metrics in by_strength.items()}
+    for goal in record["goals"]:
+        if goal["name"] == name:
+            found: Record = goal
+            return found
+    known = [goal["name"] for goal in record["goals"]]
+    raise InvalidValueError(f"select_by must be one of {known} in these records, found {name!r}; run the comparison again")

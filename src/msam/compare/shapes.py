@@ -88,6 +88,34 @@ def number(low: float = -math.inf, *, above: bool = False, or_none: bool = False
     return check
 
 
+def truth(value: Any, where: str) -> None:
+    """Expect true or false.
+
+    Args:
+        value: What is there.
+        where: Its place.
+    """
+    if not isinstance(value, bool):
+        fail(where, "true or false", value)
+
+
+def or_none(check: Check) -> Check:
+    """Expect nothing, or something of a shape.
+
+    Args:
+        check: Of that.
+
+    Returns:
+        The check.
+    """
+
+    def check_something(value: Any, where: str) -> None:
+        if value is not None:
+            check(value, where)
+
+    return check_something
+
+
 def items(check: Check, most: int = MOST_ITEMS) -> Check:
     """Expect a list.
 

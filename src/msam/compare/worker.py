@@ -42,7 +42,8 @@ def run_one(source: TaskSource, key: RunKey) -> RunResult:
     Returns:
         What it found.
     """
-    return run_training(source.build(), find_recipe(key.method), key.strength, key.seed)
+    task, recipe = source.build(), find_recipe(key.method)
+    return run_training(task, recipe, key.strength, key.seed, lr_factor=key.lr_factor, reads_test=not key.tunes)
 
 
 def run_noted(source: TaskSource, key: RunKey) -> RunResult:

@@ -8,16 +8,21 @@ from msam.data import Splits
 from msam.diagnosis.analysis import diagnose
 from msam.diagnosis.result import Diagnosis
 from msam.training import Recipe, Task, run_training
+from msam.training.goals import ACCURACY
 from msam.training.runtime import reproducible
 
 
-def train_model(task: Task, recipe: Recipe, seed: int) -> tuple[nn.Module, Splits]:
+def train_model(
+    task: Task, recipe: Recipe, seed: int, *, lr_factor: float = 1.0, select_by: str = ACCURACY
+) -> tuple[nn.Module, Splits]:
     """Do one run of a recipe and keep its model, with the weights of the epoch that was chosen on validation.
 
     Args:
         task: The problem.
         recipe: The method; without a strength.
         seed: Of the run.
+        lr_factor: Multiplies the base optimizer's learning rates.
+        select_by: The criterion by which the epoch is chosen.
 
     Returns:
         The model that `msam.training.run_training` tested, and the splits it was trained and tested on.
@@ -33,17 +38,20 @@ def train_model(task: Task, recipe: Recipe, seed: int) -> tuple[nn.Module, Split
         models.append(task.build_model())
         return models[-1]
 
-    run_training(replace(task, load=load, build_model=build_model), recipe, None, seed)
+    built = replace(task, load=load, build_model=build_model)
+    run_training(built, recipe, None, seed, lr_factor=lr_factor, final_goal=select_by)
     return models[-1], splits[-1]
 
 
-def diagnose_task(task: Task, recipe: Recipe, seed: int = 0) -> Diagnosis:
+def diagnose_task(task: Task, recipe: Recipe, seed: int = 0, *, lr_factor: float = 1.0, select_by: str = ACCURACY) -> Diagnosis:
     """Train a recipe once and diagnose its model on the test split, with probes fitted on the training split.
 
     Args:
         task: The problem.
         recipe: The method; without a strength.
         seed: Of the run.
+        lr_factor: As of `train_model`.
+        select_by: As of `train_model`.
 
     Returns:
         The diagnosis; the same whenever it is repeated with the same versions.
@@ -53,7 +61,7 @@ def diagnose_task(task: Task, recipe: Recipe, seed: int = 0) -> Diagnosis:
 
     Cost: one training run, then as `diagnose`.
     """
-    model, splits = train_model(task, recipe, seed)
+    model, splits = train_model(task, recipe, seed, lr_factor=lr_factor, select_by=select_by)
     with reproducible(seed):
         return diagnose(
             model,

@@ -5,6 +5,7 @@ import math
 from msam.compare import Findings, MethodFindings
 from msam.report.evidence import (
     Relation,
+    asks_for_missing,
     best_of,
     gain_over_base,
     is_starved,
@@ -104,6 +105,8 @@ def _equal_passes(findings: Findings, choice: MethodFindings) -> str:
 
 def _advise_starved(findings: Findings) -> list[str]:
     """For the branch that is starved most: who has its modality alone answer best, if that is more than chance."""
+    if not asks_for_missing(findings):
+        return []
     losses = {name: fate.loss.mean for name, fate in findings.starvation.items() if is_starved(fate.loss)}
     return _advise_branch(findings, max(losses, key=losses.__getitem__)) if losses else []
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from msam.compare import Findings, pair_runs
 from msam.report.doubts import tell_diverged, tell_unknown
-from msam.report.evidence import rivals, shown_difference, spoken
+from msam.report.evidence import named, rivals, shown_difference, spoken
 from msam.report.units import join_words, percent, units_of
 
 FEW_SEEDS = 10
@@ -58,12 +58,10 @@ def _test_rows(findings: Findings) -> Iterator[str]:
 
 def _edges(findings: Findings) -> Iterator[str]:
     for method in findings.methods:
-        if method.at_edge and method.strength is not None:
-            end = "smallest" if method.strength == min(method.validation_by_strength) else "largest"
-            yield (
-                f"{method.label}: {method.strength_name} = {method.strength:g} is the {end} that was tried, "
-                "so a better one may lie beyond it."
-            )
+        if method.tuning.edges:
+            ends = [edge.replace("strength", str(method.strength_name)) for edge in method.tuning.edges]
+            verb = "was" if len(ends) == 1 else "were"
+            yield f"{named(method)}: the {join_words(ends)} that {verb} tried, so a better setting may lie beyond."
 
 
 def _monge(findings: Findings) -> Iterator[str]:
@@ -123,10 +121,17 @@ def _task(findings: Findings) -> Iterator[str]:
 
 
 def _selection(findings: Findings) -> Iterator[str]:
-    if findings.comparison["seeds"] > 1 and any(len(method.validation_by_strength) > 1 for method in findings.methods):
+    if not any(len(method.tuning.trials) > 1 for method in findings.methods):
+        return
+    if not findings.comparison["tuning_seeds"]:
         yield (
             "Strengths were chosen by validation, averaged over the same seeds. Rows that validate in one seed are tested in "
             "another, which slightly favours the methods that have a strength to choose."
+        )
+    elif findings.test_share > 0:
+        yield (
+            "Settings were chosen on seeds of their own, but all seeds draw their splits from one data set: rows that validate "
+            "there are tested here. Every method had the same number of trials."
         )
 
 
@@ -141,5 +146,7 @@ def _fixed(findings: Findings) -> Iterator[str]:
 def _base(findings: Findings) -> Iterator[str]:
     settings = findings.comparison["task"]["optimizer"]
     if "lr" in settings and rivals(findings):
+        if any(len({setting.lr_factor for setting in method.tuning.trials}) > 1 for method in findings.methods):
+            return
         rate = f"learning rate {settings['lr']:g}"
         yield f"The settings of {settings['name']} itself ({rate}) were the same for all, and not tuned."

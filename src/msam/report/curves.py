@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
+from dataclasses import replace
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from msam.compare import Findings, MethodFindings
-from msam.compare.trust import as_number
+from msam.compare.trials import Setting
 from msam.report.drawing import INK, MODALITY_STYLES, Figure, Style, draw, label_ends, method_style
-from msam.report.units import percent, units_of
+from msam.report.units import criterion_text, percent, units_of
 
 _SIZE = (440.0, 290.0)
 _FOLLOWED = ("base", "sam", "modality_aware_sam")
@@ -64,61 +64,69 @@ def _paint_contributions(axes: Axes, method: MethodFindings) -> None:
 
 
 def strengths_figure(findings: Findings) -> Figure | None:
-    """Draw the validation metric against the strength.
+    """Draw the score of each trial against what is tuned.
 
     Args:
         findings: Of a comparison.
 
     Returns:
-        One panel per kind of strength; None if none was searched.
+        One panel per kind of strength, and one for methods whose learning rate alone is tuned; None if nothing was.
     """
-    searched = [method for method in findings.methods if len(method.validation_by_strength) > 1]
-    kinds = dict.fromkeys(str(method.strength_name) for method in searched)
+    searched = [method for method in findings.methods if len(method.tuning.trials) > 1]
+    kinds = dict.fromkeys(_tuned_of(method) for method in searched)
     if not kinds:
         return None
-    units, panels = units_of(findings), []
+    panels = []
     for kind in kinds:
-        methods = [method for method in searched if method.strength_name == kind]
-        told = "; ".join(f"{method.label} {method.strength:g}" for method in methods)
+        methods = [method for method in searched if _tuned_of(method) == kind]
+        told = "; ".join(f"{method.label} {_place_of(method, method.tuning.setting):g}" for method in methods)
         panels.append(
             draw(
                 f"strengths-{kind}",
-                f"Validation {units.name} against {kind}; chosen: {told}",
+                f"Score on validation against {kind}; chosen: {told}",
                 _SIZE,
-                lambda axes, methods=methods: _paint_strengths(axes, findings, methods),  # type: ignore[misc]
+                lambda axes, methods=methods: _paint_trials(axes, findings, methods),  # type: ignore[misc]
             )
         )
+    both = any(len({setting.lr_factor for setting in method.tuning.trials}) > 1 and method.strength_name for method in searched)
+    rates = ", whose learning rates differ too: a cloud, and no curve" if both else ""
     return Figure(
         key="strengths",
-        title="The search for each method's strength",
+        title="The search for each method's setting",
         caption=(
-            f"Validation {units.name}, mean over seeds, at every strength that was tried; a ring marks the chosen one, the "
-            f"dotted line is {findings.base.label}, and a ring at the end of its line asks for a wider search."
+            f"{criterion_text(findings).capitalize()} on validation, mean over the seeds that tune, for every setting that was "
+            f"tried{rates}; a ring marks the chosen one, and a ring at the end of the axis asks for a wider search."
         ),
         panels=tuple(panels),
         note="Values far below the rest are drawn at the lower edge.",
     )
 
 
-def _paint_strengths(axes: Axes, findings: Findings, methods: Sequence[MethodFindings]) -> None:
+def _tuned_of(method: MethodFindings) -> str:
+    return method.strength_name or "learning rate / the task's"
+
+
+def _place_of(method: MethodFindings, setting: Setting) -> float:
+    return (setting.strength or 0.0) if method.strength_name else setting.lr_factor
+
+
+def _paint_trials(axes: Axes, findings: Findings, methods: Sequence[MethodFindings]) -> None:
     units = units_of(findings)
-    base = units.scale(fmean(as_number(run["validation"]["metric"]) for run in findings.base.records))
-    everything = [units.scale(value) for method in methods for value in method.validation_by_strength.values()]
-    low, high = _window([*everything, base])
+    low, high = _window([units.scale(value) for method in methods for value in method.tuning.trials.values()])
     axes.set_ylim(low, high)
-    axes.axhline(base, color=INK, linestyle=":", linewidth=1.2)
-    labels = [(findings.base.label, base, Style(INK, "None", ":"))]
-    if all(min(method.validation_by_strength) > 0 for method in methods):
+    if all(_place_of(method, setting) > 0 for method in methods for setting in method.tuning.trials):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 3.0)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(x=0.03)
+    labels = []
     for method in methods:
-        style, strengths = method_style(method.name), list(method.validation_by_strength)
-        shown = [max(units.scale(value), low) for value in method.validation_by_strength.values()]
-        _plot(axes, strengths, shown, style)
-        chosen = shown[strengths.index(method.strength)] if method.strength in strengths else math.nan
+        style, tried = method_style(method.name), method.tuning.trials
+        points = sorted((_place_of(method, setting), max(units.scale(score), low)) for setting, score in tried.items())
+        is_curve = len({setting.lr_factor for setting in tried}) == 1 or method.strength_name is None
+        _plot(axes, [x for x, _ in points], [y for _, y in points], style if is_curve else replace(style, line="none"))
+        chosen = max(units.scale(tried.get(method.tuning.setting, math.nan)), low)
         ring = {
             "marker": "o",
             "markersize": 14,
@@ -127,11 +135,11 @@ def _paint_strengths(axes: Axes, findings: Findings, methods: Sequence[MethodFin
             "markeredgewidth": 1.5,
             "clip_on": False,
         }
-        axes.plot([method.strength or 0.0], [chosen], linestyle="none", **ring)  # type: ignore[arg-type]
-        labels.append((method.label, shown[-1], style))
+        axes.plot([_place_of(method, method.tuning.setting)], [chosen], linestyle="none", **ring)  # type: ignore[arg-type]
+        labels.append((method.label, points[-1][1], style))
     label_ends(axes, labels, _SIZE[1])
-    axes.set_xlabel(str(methods[0].strength_name))
-    axes.set_ylabel(f"Validation {units.header.lower()}")
+    axes.set_xlabel(_tuned_of(methods[0]))
+    axes.set_ylabel(f"Score{', %' if units.percent else ''}")
 
 
 def _window(values: Sequence[float]) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from enum import Enum
 from msam.compare import Findings, Interval, MethodFindings, paired_interval
 from msam.compare.records import Record
 from msam.errors import InvalidValueError
+from msam.training.goals import BALANCED, ONE_MISSING, WORST_MISSING
 
 
 class Relation(Enum):
@@ -120,20 +121,36 @@ def is_starved(loss: Interval) -> bool:
     return relate(loss) is Relation.BETTER
 
 
-def strength_text(method: MethodFindings) -> str:
-    """Write a method's chosen strength.
+def asks_for_missing(findings: Findings) -> bool:
+    """Tell whether settings were selected for what is left when a modality is missing.
+
+    Args:
+        findings: Of the comparison.
+
+    Returns:
+        Whether they were; if not, methods that were tuned for something else must not be ranked by it.
+    """
+    return findings.select_by in {ONE_MISSING, WORST_MISSING, BALANCED}
+
+
+def setting_text(method: MethodFindings) -> str:
+    """Write a method's chosen setting.
 
     Args:
         method: The method.
 
     Returns:
-        Such as "rho = 0.536", or nothing if it has none.
+        Such as "rho = 0.536, lr = 0.12", without what was not tuned; nothing if it has no strength and one learning rate.
     """
-    return "" if method.strength is None else f"{method.strength_name} = {method.strength:g}"
+    tuning = method.tuning
+    strength = "" if tuning.setting.strength is None else f"{method.strength_name} = {tuning.setting.strength:g}"
+    rates = {setting.lr_factor for setting in tuning.trials}
+    rate = f"lr = {tuning.learning_rate:.3g}" if len(rates) > 1 and tuning.learning_rate is not None else ""
+    return ", ".join(filter(None, (strength, rate)))
 
 
 def named(method: MethodFindings) -> str:
-    """Name a method with its strength.
+    """Name a method with its setting.
 
     Args:
         method: The method.
@@ -141,8 +158,8 @@ def named(method: MethodFindings) -> str:
     Returns:
         Such as "SAM (rho = 0.442)".
     """
-    strength = strength_text(method)
-    return f"{spoken(method)} ({strength})" if strength else spoken(method)
+    setting = setting_text(method)
+    return f"{spoken(method)} ({setting})" if setting else spoken(method)
 
 
 def spoken(method: MethodFindings) -> str:

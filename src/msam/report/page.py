@@ -12,8 +12,8 @@ from msam.compare.files import write_text
 from msam.report.curves import alone_figure, contributions_figure, strengths_figure
 from msam.report.evidence import rivals
 from msam.report.figures import compute_figure, forest_figure, starvation_figure
-from msam.report.tables import branches_content, costs_content, results_content
-from msam.report.units import percent
+from msam.report.tables import branches_content, costs_content, results_content, trials_content
+from msam.report.units import criterion_text, percent
 from msam.report.verdict import state_verdict
 
 SOURCES = (
@@ -70,6 +70,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "results": results_content(findings),
         "branches": branches_content(findings),
         "costs": costs_content(findings),
+        "trials": trials_content(findings),
         "figures": {
             "forest": forest_figure(findings),
             "starvation": starvation_figure(findings),
@@ -110,11 +111,8 @@ def _statistics(findings: Findings) -> list[str]:
         told.append("A single seed gives no intervals and no p values.")
     else:
         told += _interval_statistics(findings, count)
-    if any(len(method.validation_by_strength) > 1 for method in findings.methods):
-        told.append(
-            "Strengths are searched on a coarse geometric grid and refined twice around the best, by validation, with the same "
-            "number of runs for each method; ties go to the smaller strength."
-        )
+    if any(len(method.tuning.trials) > 1 for method in findings.methods):
+        told.append(_tuning(findings))
     told.append(
         "Contributions are Shapley values over all coalitions of modalities, absent ones masked, negative ones counted as "
         f"zero, and scaled to sum to {percent(1.0)}."
@@ -125,6 +123,22 @@ def _statistics(findings: Findings) -> list[str]:
             "split."
         )
     return told
+
+
+def _tuning(findings: Findings) -> str:
+    comparison = findings.comparison
+    if not comparison["tuning_seeds"]:
+        return (
+            "Strengths are searched on a coarse geometric grid and refined twice around the best, by validation, with the same "
+            "number of runs for each method; ties go to the smaller strength."
+        )
+    rule = "the strongest within one standard error of the best" if comparison["one_standard_error"] else "the best mean score"
+    return (
+        f"Settings are chosen by {criterion_text(findings)} on validation, over {comparison['tuning_seeds']} seeds that are "
+        "not reported: points spread evenly over learning rate (a third to three times the task's) and strength (two decades), "
+        f"both in the logarithm, with the same number for each method, the base included. Chosen is {rule}; ties go to the "
+        "smaller strength."
+    )
 
 
 def _interval_statistics(findings: Findings, count: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Tables of a comparison, for the terminal and the page alike."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from msam.compare import Findings, MethodFindings
-from msam.report.evidence import rivals, strength_text
-from msam.report.units import ACCURACY, p_text, percent, units_of
+from msam.report.evidence import rivals, setting_text
+from msam.report.units import ACCURACY, DASH, criterion_text, p_text, percent, units_of
 from msam.report.verdict import state_verdict
 
 Row = tuple[str, ...]
@@ -61,8 +62,8 @@ def results_content(findings: Findings, *, with_costs: bool = False) -> TableCon
 def _results_note(findings: Findings) -> str:
     count, seeds, base = len(rivals(findings)), findings.comparison["seeds"], findings.base.label
     if seeds == 1:
-        return "From one seed: means without intervals."
-    parts = [f"Mean over {seeds} seeds ± half of the 95 % interval."]
+        return f"From one seed: means without intervals; {_selection_note(findings)}."
+    parts = [f"Mean over {seeds} seeds ± half of the 95 % interval; {_selection_note(findings)}."]
     if count:
         corrected = f", corrected for {count} comparisons; p after Holm" if count > 1 else ""
         parts.append(f"To {base}: paired difference with its 95 % interval{corrected}.")
@@ -71,9 +72,15 @@ def _results_note(findings: Findings) -> str:
     return " ".join(parts)
 
 
+def _selection_note(findings: Findings) -> str:
+    what = "settings and epochs" if any(method.tuning.trials for method in findings.methods) else "epochs"
+    return f"{what} selected by {criterion_text(findings)} on validation"
+
+
 def _results_row(findings: Findings, method: MethodFindings, doubled: bool, with_costs: bool) -> Iterator[str]:
     units = units_of(findings)
-    yield "\n".join(filter(None, (method.label, strength_text(method), "diverged" if method.diverged else "")))
+    setting = setting_text(method).replace(", ", "\n")
+    yield "\n".join(filter(None, (method.label, setting, "diverged" if method.diverged else "")))
     yield units.estimate(method.metric)
     if rivals(findings):
         differences = [method.to_base, method.to_equal_passes] if doubled else [method.to_base]
@@ -168,9 +175,9 @@ def costs_content(findings: Findings) -> TableContent:
         title="Cost",
         note=(
             f"Per training run, relative to {findings.base.label}: forward-backward passes of the loss, and measured time "
-            "(median over seeds; other work on the machine moves it). Strengths tried: each takes a run per seed."
+            "(median over seeds; other work on the machine moves it). Settings tried: each takes a run per tuning seed."
         ),
-        columns=("Method", "Gradient evaluations", "Time", "Seconds per run", "Chosen epoch, mean", "Strengths tried"),
+        columns=("Method", "Gradient evaluations", "Time", "Seconds per run", "Chosen epoch, mean", "Settings tried"),
         rows=tuple(
             (
                 method.label,
@@ -178,10 +185,45 @@ def costs_content(findings: Findings) -> TableContent:
                 f"{method.seconds:.2f}x",
                 f"{median(run['measured']['training_seconds'] for run in method.records):.2f}",
                 f"{fmean(run['selected_epoch'] for run in method.records):.1f}",
-                str(len(method.validation_by_strength) or "none"),
+                str(len(method.tuning.trials) or "none"),
             )
             for method in findings.methods
         ),
+    )
+
+
+def trials_content(findings: Findings) -> TableContent:
+    """Collect all that was tried.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        One section per method.
+    """
+    units = units_of(findings)
+    rows: list[Row] = []
+    starts = []
+    tunings = [(method.label, method.strength_name, method.tuning) for method in findings.methods]
+    base = findings.base.label
+    tunings += [(f"{base}, {name} only", None, tuning) for name, tuning in findings.tuning_alone.items()]
+    for label, strength_name, tuning in tunings:
+        if not tuning.trials:
+            continue
+        starts.append(len(rows))
+        for place, (setting, score) in enumerate(tuning.trials.items()):
+            strength = "" if setting.strength is None else f"{strength_name} = {setting.strength:g}"
+            mark = "chosen" if setting == tuning.setting else ""
+            score_text = units.plain(score) if math.isfinite(score) else DASH
+            rows.append(("" if place else label, strength, f"{setting.lr_factor:g}x", score_text, mark))
+    seeds = findings.comparison["tuning_seeds"]
+    where = f"{seeds} tuning seeds, which are not reported" if seeds else "the reported seeds"
+    return TableContent(
+        title="All that was tried",
+        note=f"Score: {criterion_text(findings)} on validation, mean over {where}. Learning rate: of the task's own.",
+        columns=("Method", "Strength", "Learning rate", f"Score{', %' if units.percent else ''}", "Chosen"),
+        rows=tuple(rows),
+        sections=frozenset(starts),
     )
 
 

@@ -153,6 +153,25 @@ ACCURACY = Units("accuracy", percent=True)
 """Of linear probes, whatever the task's metric is."""
 
 
+def criterion_text(findings: Findings) -> str:
+    """Name what settings and epochs were selected by, within a sentence.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        Such as "accuracy with one modality missing".
+    """
+    name = units_of(findings).name
+    return {
+        "accuracy": name,
+        "one-missing": f"{name} with one modality missing",
+        "worst-missing": f"{name} with the worst modality missing",
+        "balanced": f"the mean of {name} and {name} with one modality missing",
+        "task": "the task's own criterion",
+    }.get(findings.select_by, findings.select_by)
+
+
 def units_of(findings: Findings) -> Units:
     """Find how the metric of a comparison is written.
 

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from msam.compare import Findings, Interval, MethodFindings
 from msam.report.advice import give_advice
 from msam.report.caveats import list_caveats
-from msam.report.evidence import Relation, best_of, gain_over_base, is_starved, judged, relate, rivals, shown_difference, spoken
-from msam.report.units import ACCURACY, Units, join_words, percent, seeds_text, units_of
+from msam.report.evidence import (
+    Relation,
+    asks_for_missing,
+    best_of,
+    gain_over_base,
+    is_starved,
+    judged,
+    relate,
+    rivals,
+    shown_difference,
+    spoken,
+)
+from msam.report.units import ACCURACY, Units, criterion_text, join_words, percent, seeds_text, units_of
 
 
 @dataclass(frozen=True)
@@ -198,6 +209,13 @@ def _missing(findings: Findings) -> Iterator[str]:
     """Who leaves most when a modality is missing; of many modalities, only the one that is missed most."""
     missed = {name: found.mean for name, found in findings.base.without.items() if not math.isnan(found.mean)}
     if findings.base.diverged or not missed:
+        return
+    if not asks_for_missing(findings):
+        if rivals(findings):
+            yield (
+                f"Settings were selected by {criterion_text(findings)}, so that methods are not ranked here by what they do "
+                "with a modality missing; --select-by one-missing compares methods that are tuned for that."
+            )
         return
     for name in missed if len(missed) <= 3 else [min(missed, key=missed.__getitem__)]:
         best = best_of(findings, lambda method: method.without[name])  # noqa: B023

@@ -1,7 +1,7 @@
 """Evaluation of a model on a split, under any coalitions of modalities."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from msam.contribution import Coalition, all_coalitions, coalition_outputs, normalise_shares, shapley_values
 from msam.contribution.coalitions import coalition_values, evaluation_mode
 from msam.data import Split
+from msam.training.calibration import calibrate
 from msam.training.fit import check_inputs
 from msam.training.task import Task
 
@@ -23,6 +24,8 @@ class Evaluation:
     """Coalition -> mean loss."""
     values: dict[Coalition, float]
     """Coalition -> mean value."""
+    calibration: dict[Coalition, dict[str, float]] = field(default_factory=dict)
+    """Coalition -> what `calibrate` found; empty where outputs are no classes' logits, or it was not asked for."""
 
     def contributions(self) -> dict[str, float]:
         """Return each modality's share, from Shapley values over all coalitions.
@@ -35,7 +38,9 @@ class Evaluation:
         return dict(zip(found, shares.tolist(), strict=True))
 
 
-def evaluate(model: nn.Module, split: Split, task: Task, coalitions: Sequence[Coalition] = ()) -> Evaluation:
+def evaluate(
+    model: nn.Module, split: Split, task: Task, coalitions: Sequence[Coalition] = (), *, calibrates: bool = False
+) -> Evaluation:
     """Evaluate a model in evaluation mode, without gradient.
 
     Args:
@@ -43,6 +48,7 @@ def evaluate(model: nn.Module, split: Split, task: Task, coalitions: Sequence[Co
         split: On which.
         task: Whose loss, metric and value.
         coalitions: Which modalities to keep; all non-empty coalitions where none are given.
+        calibrates: Whether to measure calibration, too.
 
     Returns:
         Metric, loss and value per coalition.
@@ -57,8 +63,10 @@ def evaluate(model: nn.Module, split: Split, task: Task, coalitions: Sequence[Co
         values = coalition_values(outputs, split.target, task.value).mean(1).tolist()
         losses = [float(task.loss(output, split.target).mean()) for output in outputs]
         metrics = [task.metric(output, split.target) for output in outputs]
+        calibrated = [calibrate(output, split.target) for output in outputs] if calibrates else []
     return Evaluation(
         dict(zip(coalitions, metrics, strict=True)),
         dict(zip(coalitions, losses, strict=True)),
         dict(zip(coalitions, values, strict=True)),
+        {coalition: found for coalition, found in zip(coalitions, calibrated, strict=False) if found is not None},
     )

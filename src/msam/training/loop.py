@@ -21,10 +21,11 @@ from msam.optim import SharpnessAware, ShrinkageWarning
 from msam.optim.methods.contributions import ContributionMethod
 from msam.training.evaluation import Evaluation, evaluate
 from msam.training.fit import build_model, load_splits
+from msam.training.goals import ACCURACY, CRITERIA, OWN, Goal, Score, without_each
 from msam.training.probe import linear_probe_accuracy
 from msam.training.recipe import Recipe
 from msam.training.runtime import peak_memory_mib, reproducible
-from msam.training.stepping import CountedClosure, learning_rate_of, take_step
+from msam.training.stepping import CountedClosure, learning_rate_of, scale_learning_rates, take_step
 from msam.training.task import Task
 
 _HOOK_SEED = 1_000_003
@@ -39,11 +40,14 @@ class RunResult:
     curves: dict[str, Any]
     validation: dict[str, float | None]
     goals: list[dict[str, Any]]
-    """What the epoch may be selected for; there is one goal, "accuracy", the metric with all modalities of the recipe. Its
-    ``validation`` also tells the metric ``without`` each modality, at the selected epoch."""
-    test: dict[str, Any]
+    """One for each criterion of `msam.training.goals`: ``name``, ``selected_epoch``, the ``score`` there, ``validation``
+    (metric, loss, and the metric ``without`` each modality), ``test`` and ``probes`` as below. What stands outside the list is
+    that of the first goal, "accuracy"."""
+    test: dict[str, Any] | None
+    """None where the test split was not read."""
     probes: dict[str, float | None]
-    """Modality -> accuracy of a linear probe of its branch; None where the branch's features are not finite."""
+    """Modality -> accuracy of a linear probe of its branch; None where the branch's features are not finite. Empty for other
+    models, targets that are no classes, and where the test split was not read."""
     steps: int
     """Skipped ones included."""
     skipped: int
@@ -58,8 +62,17 @@ class RunResult:
     measured: dict[str, float]
 
 
-def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) -> RunResult:
-    """Train once, choose the epoch on validation, and read the test split once.
+def run_training(
+    task: Task,
+    recipe: Recipe,
+    strength: float | None,
+    seed: int,
+    *,
+    lr_factor: float = 1.0,
+    reads_test: bool = True,
+    final_goal: str = ACCURACY,
+) -> RunResult:
+    """Train once, choose the epoch on validation for each goal, and read the test split once for each.
 
     Runs of one seed share splits, initialisation and batch order whatever the recipe. A step whose gradients are not finite
     is skipped and counted, whatever the recipe, too.
@@ -69,6 +82,9 @@ def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) 
         recipe: The method.
         strength: The recipe's tuned number, or None if it has none.
         seed: Decides splits, initialisation, batch order and hooks.
+        lr_factor: Multiplies the base optimizer's learning rates.
+        reads_test: Whether to read the test split; runs that only tune do not.
+        final_goal: The goal whose weights the model is left with.
 
     Returns:
         The result.
@@ -84,6 +100,7 @@ def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) 
         splits = load_splits(task, seed)
         model = build_model(task)
         base = task.build_optimizer(model.parameters())
+        scale_learning_rates(base, lr_factor)
         rate = learning_rate_of(base)
         optimizer = recipe.build_optimizer(base, model, strength)
         if isinstance(optimizer, ContributionMethod) and optimizer.rule.value == ContributionRule.value:
@@ -93,7 +110,18 @@ def run_training(task: Task, recipe: Recipe, strength: float | None, seed: int) 
         for epoch in range(1, recipe.budget * task.epochs + 1):
             run.train_epoch()
             run.validate(epoch)
-        return run.finish(started)
+        return run.finish(started, reads_test=reads_test, final_goal=final_goal)
+
+
+@dataclass
+class _Best:
+    """The best epoch so far, by one goal."""
+
+    score: Score = (-math.inf, -math.inf)
+    epoch: int = 0
+    metric: float = -math.inf
+    loss: float = math.inf
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -107,9 +135,8 @@ class _Run:
     seed: int
     learning_rate: float | None
     curves: dict[str, Any] = field(init=False)
-    best: tuple[float, float] = (-math.inf, math.inf)
-    best_epoch: int = 0
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, _Best] = field(init=False)
+    """Goal -> what it has selected."""
     steps: int = 0
     skipped: int = 0
     evaluations: int = 0
@@ -123,7 +150,12 @@ class _Run:
         self.hook_generator = Generator().manual_seed(self.seed + _HOOK_SEED)
         self.present: Coalition = self.recipe.present or frozenset(names)
         singles: list[Coalition] = [frozenset({name}) for name in names]
-        self.tracked = list(dict.fromkeys([*singles, self.present, frozenset(names)]))
+        self.missing = without_each(names)
+        everything: Coalition = frozenset(names)
+        self.tracked = list(dict.fromkeys([*singles, *self.missing.values(), self.present, everything]))
+        self.goals = [Goal(name) for name in CRITERIA]
+        self.goals += [Goal(OWN, self.task.select)] if self.task.select is not None else []
+        self.best = {goal.name: _Best() for goal in self.goals}
         self.full_table_every = 1 if len(names) <= 3 else 10
         self.curves = {
             "train_loss": [],
@@ -182,24 +214,27 @@ class _Run:
             self.curves["contribution_epochs"].append(epoch)
             for name, share in found.contributions().items():
                 self.curves["contributions"][name].append(_finite(share))
-        metric = metric if math.isfinite(metric) else -math.inf
-        score = (metric, -loss if math.isfinite(loss) else -math.inf)
-        if self.best_epoch == 0 or score > (self.best[0], -self.best[1]):
-            self.best, self.best_epoch = (metric, -score[1]), epoch
-            self.best_weights = {name: value.clone() for name, value in self.evaluated.state_dict().items()}
+        # A run with some modalities only is not asked what it does without them.
+        missing = self.missing if len(self.present) == len(self.task.modalities) else {}
+        weights: dict[str, Tensor] = {}
+        for goal in self.goals:
+            best, score = self.best[goal.name], goal.score(found, self.present, missing)
+            if best.epoch == 0 or score > best.score:
+                weights = weights or {name: value.clone() for name, value in self.evaluated.state_dict().items()}
+                self.best[goal.name] = _Best(score, epoch, metric, loss, weights)
 
-    def finish(self, started: float) -> RunResult:
-        self.model.load_state_dict(self.best_weights)
-        found = evaluate(self.model, self.splits.test, self.task)
-        probes = self._probe_branches()
+    def finish(self, started: float, *, reads_test: bool, final_goal: str) -> RunResult:
+        goals = self._describe_goals(reads_test=reads_test)
+        self.model.load_state_dict(self.best[final_goal].weights)
+        first = goals[0]
         ours = self.optimizer.summary() if isinstance(self.optimizer, SharpnessAware) else {}
         return RunResult(
-            selected_epoch=self.best_epoch,
+            selected_epoch=first["selected_epoch"],
             curves=self.curves,
-            validation=self._validation(),
-            goals=[self._describe_goal()],
-            test=self._describe(found),
-            probes=probes,
+            validation={name: first["validation"][name] for name in ("metric", "loss")},
+            goals=goals,
+            test=first["test"],
+            probes=first["probes"],
             steps=self.steps,
             skipped=ours.get("skipped", self.skipped),
             gradient_evaluations=self.evaluations,
@@ -213,30 +248,40 @@ class _Run:
             },
         )
 
-    def _validation(self) -> dict[str, float | None]:
-        return {"metric": _finite(self.best[0]), "loss": _finite(self.best[1])}
+    def _describe_goals(self, *, reads_test: bool) -> list[dict[str, Any]]:
+        """Read the splits at each epoch that was selected."""
+        found: dict[int, dict[str, Any]] = {}
+        for best in self.best.values():
+            if best.epoch not in found:
+                self.model.load_state_dict(best.weights)
+                found[best.epoch] = self._describe_weights(best, reads_test=reads_test)
+        return [
+            {"name": name, "selected_epoch": best.epoch, "score": _finite(best.score[0]), **found[best.epoch]}
+            for name, best in self.best.items()
+        ]
 
-    def _describe_goal(self) -> dict[str, Any]:
-        """What was selected on validation, and what a missing modality costs there, at the weights of the selected epoch."""
-        lacking = _without_each(self.task.modalities)
+    def _describe_weights(self, best: _Best, *, reads_test: bool) -> dict[str, Any]:
+        lacking = self.missing
         metrics = evaluate(self.model, self.splits.validation, self.task, [*lacking.values()]).metrics if lacking else {}
         without = {name: _finite(metrics[coalition]) for name, coalition in lacking.items()}
-        return {
-            "name": "accuracy",
-            "selected_epoch": self.best_epoch,
-            "validation": {**self._validation(), "without": without},
-        }
+        validation = {"metric": _finite(best.metric), "loss": _finite(best.loss), "without": without}
+        if not reads_test:
+            return {"validation": validation, "test": None, "probes": {}}
+        test = self._describe(evaluate(self.model, self.splits.test, self.task, calibrates=True))
+        return {"validation": validation, "test": test, "probes": self._probe_branches()}
 
     def _describe(self, found: Evaluation) -> dict[str, Any]:
         names = self.task.modalities
+        calibration = found.calibration.get(self.present)
         return {
             "rows": len(self.splits.test),
             "pool": self.splits.pool,
             "metric": _finite(found.metrics[self.present]),
             "loss": _finite(found.losses[self.present]),
             "alone": {name: _finite(found.metrics[frozenset({name})]) for name in names},
-            "without": {name: _finite(found.metrics[coalition]) for name, coalition in _without_each(names).items()},
+            "without": {name: _finite(found.metrics[coalition]) for name, coalition in self.missing.items()},
             "contributions": {name: _finite(share) for name, share in found.contributions().items()},
+            "calibration": {name: _finite(value) for name, value in calibration.items()} if calibration is not None else {},
         }
 
     def _probe_branches(self) -> dict[str, float | None]:
@@ -280,11 +325,6 @@ def _are_classes(target: Tensor) -> bool:
     """Whether a linear probe has classes to tell apart."""
     integer = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
     return integer and target.ndim == 1 and int(target.min()) >= 0
-
-
-def _without_each(names: Sequence[str]) -> dict[str, Coalition]:
-    """Modality -> the coalition that lacks it; none of a single modality."""
-    return {name: frozenset(names) - {name} for name in names} if len(names) > 1 else {}
 
 
 def _finite(number: float | Tensor) -> float | None:

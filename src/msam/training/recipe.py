@@ -19,6 +19,26 @@ class Strength:
     """The first grid, a geometric one; see `msam.optim.search` for what follows."""
     maximum: float = float("inf")
     """The number must stay below this."""
+    near_one: bool = False
+    """Whether it is the distance to 1 that is spread evenly in the logarithm, as for the decay of an average."""
+
+    def at(self, share: float) -> float:
+        """Return the number at a share of the way from the least to the largest of the grid, evenly in the logarithm.
+
+        Args:
+            share: In [0, 1].
+
+        Returns:
+            Rounded to three digits.
+
+        Example:
+            >>> Strength("rho", (0.01, 0.1, 1.0)).at(0.5)
+            0.1
+        """
+        low, high = self.coarse[0], self.coarse[-1]
+        if self.near_one:
+            return 1 - float(f"{(1 - low) * ((1 - high) / (1 - low)) ** share:.3g}")
+        return float(f"{low * (high / low) ** share:.3g}")
 
 
 def keep_base(base: Optimizer, model: nn.Module, strength: float | None) -> Optimizer:  # noqa: ARG001

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from msam.contribution import Coalition
+from msam.errors import InvalidValueError
 from msam.geometry.vectors import global_norm
 from msam.optim import MultimodalClosure, SharpnessAware
 
@@ -116,3 +117,24 @@ def learning_rate_of(optimizer: Optimizer) -> float | None:
     """
     rate = optimizer.param_groups[0].get("lr")
     return None if rate is None else float(rate)
+
+
+def scale_learning_rates(optimizer: Optimizer, factor: float) -> None:
+    """Multiply the learning rates of all groups, before any step.
+
+    Args:
+        optimizer: The base optimizer.
+        factor: > 0.
+
+    Raises:
+        InvalidValueError: If the factor is out of its range, or a group has no learning rate to be multiplied.
+    """
+    if not 0 < factor < float("inf"):
+        raise InvalidValueError(f"a learning rate's factor must be finite and > 0, found {factor}")
+    for group in optimizer.param_groups if factor != 1.0 else ():
+        if "lr" not in group:
+            raise InvalidValueError(
+                f"to tune the learning rate each group needs 'lr', found none in a group of {type(optimizer).__name__}; use "
+                "--trials 1 to leave it as it is"
+            )
+        group["lr"] = group["lr"] * factor

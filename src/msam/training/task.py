@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from msam.checks import as_count, check_callable, check_type
 from msam.contribution import ValueFunction, true_class_probability
 from msam.data import Splits
 from msam.errors import InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from msam.training.evaluation import Evaluation
 
 
 def accuracy(output: Tensor, target: Tensor) -> float:
@@ -72,6 +75,8 @@ class Task:
         metric: ``metric(output, target)`` -> a number, larger is better. Default accuracy.
         metric_name: Shown in reports.
         value: What a coalition of modalities is worth; one number per sample.
+        select: From a `msam.training.Evaluation` on validation to a number, larger is better: the task's own criterion for
+            the epoch and the setting, ``--select-by task``.
         build_optimizer: The base optimizer, from parameters. Default SGD, learning rate 0.05, momentum 0.9.
         epochs: Passes over the training split.
         batch_size: Samples per step; a last, smaller batch is kept.
@@ -90,6 +95,7 @@ class Task:
     metric: Callable[[Tensor, Tensor], float] = accuracy
     metric_name: str = "accuracy"
     value: ValueFunction = true_class_probability
+    select: Callable[["Evaluation"], float] | None = None
     build_optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = default_optimizer
     epochs: int = 50
     batch_size: int = 50
@@ -100,6 +106,8 @@ class Task:
         object.__setattr__(self, "modalities", _as_names(self.modalities))
         for name in ("load", "build_model", "loss", "metric", "value", "build_optimizer"):
             check_callable(name, getattr(self, name), "a function; see msam.training.Task for its arguments")
+        if self.select is not None:
+            check_callable("select", self.select, "a function from an Evaluation to a number, or None")
         for name in ("epochs", "batch_size"):
             object.__setattr__(self, name, as_count(name, getattr(self, name), 1))
         check_type("config", self.config, Mapping, "a mapping of JSON-able settings")
