@@ -2,6 +2,7 @@
 
 from msam.compare.findings import Findings, MethodFindings, find_out
 from msam.compare.grid import Grid, Plan, Progress
+from msam.compare.judgement import Judgement, default_margin, judge
 from msam.compare.recipes import DEFAULT, RECIPES, find_recipe
 from msam.compare.statistics import Interval, holm, mean_interval
 from msam.compare.trust import pair_runs, paired_interval, why_diverged
@@ -12,12 +13,15 @@ __all__ = [
     "Findings",
     "Grid",
     "Interval",
+    "Judgement",
     "MethodFindings",
     "Plan",
     "Progress",
+    "default_margin",
     "find_out",
     "find_recipe",
     "holm",
+    "judge",
     "mean_interval",
     "pair_runs",
     "paired_interval",

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from msam.compare.power import LEVEL, detectable, floor, standard_error
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,11 @@ class Interval:
     """Of the interval around the mean; NaN for fewer than two seeds."""
     p_value: float = math.nan
     """Of "the mean is zero", two-sided, uncorrected for other comparisons."""
+    detectable: float = field(default=math.nan, compare=False)
+    """Of paired differences: the smallest true one that would probably have been told from zero (see `power.detectable`); NaN
+    where there is no interval. It follows from the spread of what the interval is made of, and is no part of equality."""
+    floor: float = field(default=math.nan, compare=False)
+    """The smallest that would ever be, with more seeds on the same data (see `power.floor`)."""
 
     @property
     def low(self) -> float:
@@ -36,7 +43,7 @@ UNKNOWN = Interval(math.nan, math.nan)
 """Where there is no number to estimate."""
 
 
-def mean_interval(values: Sequence[float], *, level: float = 0.95, comparisons: int = 1, test_share: float = 0.0) -> Interval:
+def mean_interval(values: Sequence[float], *, level: float = LEVEL, comparisons: int = 1, test_share: float = 0.0) -> Interval:
     r"""Estimate a mean with a t interval that allows for overlapping test splits.
 
     ``mean +- t_{n-1} s sqrt(1/n + c / (1 - c))`` with c the expected overlap of two seeds' test splits, which is the share
@@ -51,7 +58,12 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, comparisons: 
         test_share: c, in [0, 1): test rows over all rows; 0 for independent data.
 
     Returns:
-        The interval; its half-width is NaN for a single value, and so is its mean if a value is not finite.
+        The interval; its half-width is NaN for a single value, and so is its mean if a value is not finite. Its `detectable`
+        and `floor` are those of paired differences, with a power of 0.8.
+
+    Raises:
+        InvalidTypeError: If an argument is no number.
+        InvalidValueError: If one is out of its range.
 
     Source: Nadeau and Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
 
@@ -65,15 +77,20 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95, comparisons: 
     mean = fmean(values)
     if len(values) < 2:
         return Interval(mean, math.nan)
-    spread = stdev(values) * math.sqrt(1 / len(values) + test_share / (1 - test_share))
+    spread = standard_error(values, test_share)
     freedom = len(values) - 1
     # Here, as it takes as long to load as everything else that a worker process needs besides torch.
     from scipy.stats import t as student
 
     quantile = float(student.ppf(1 - (1 - level) / comparisons / 2, freedom))
-    if spread == 0:
-        return Interval(mean, 0.0, p_value=float(mean == 0))
-    return Interval(mean, quantile * spread, p_value=float(2 * student.sf(abs(mean) / spread, freedom)))
+    p_value = float(2 * student.sf(abs(mean) / spread, freedom)) if spread else float(mean == 0)
+    return Interval(
+        mean,
+        quantile * spread if spread else 0.0,
+        p_value=p_value,
+        detectable=detectable(values, test_share=test_share, comparisons=comparisons, level=level),
+        floor=floor(values, test_share=test_share, comparisons=comparisons, level=level),
+    )
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
