@@ -29,8 +29,9 @@ def make_split(rows: int = 8, **changes: Any) -> Split:
     return Split({**inputs, **changes.get("inputs", {})}, changes.get("target", torch.arange(rows) % 2))
 
 
-def make_splits(pool: Any = 24, **changes: Split) -> Splits:
-    return Splits(**{name: changes.get(name, make_split()) for name in ("train", "validation", "test")}, pool=pool)
+def make_splits(pool: Any = 24, others: Any = None, **changes: Split) -> Splits:
+    parts = {name: changes.get(name, make_split()) for name in ("train", "validation", "test")}
+    return Splits(**parts, pool=pool, **({} if others is None else {"others": others}))
 
 
 @pytest.mark.parametrize("short", [39, 41, 1, 0])
@@ -225,6 +226,45 @@ def test_a_pool_is_a_whole_number_and_splits_are_splits():
             make_splits(pool=pool)
     with pytest.raises(InvalidTypeError, match="the validation split must be a msam"):
         make_splits(validation=({"a": torch.ones(8)}, torch.ones(8)))
+
+
+def test_further_test_splits_do_not_count_in_the_pool():
+    assert make_splits().others == {}
+    splits = make_splits(pool=24, others={"shifted": make_split(), "far": make_split(rows=80)})
+    assert {name: len(split) for name, split in splits.others.items()} == {"shifted": 8, "far": 80}
+    assert splits.pool == 24
+
+
+@pytest.mark.parametrize(
+    ("others", "kind", "words"),
+    [
+        (
+            [make_split()],
+            InvalidTypeError,
+            "others must be a mapping of name -> further test split, found .* of type list; such",
+        ),
+        ({1: make_split()}, InvalidTypeError, "a further test split's name must be a text, found 1 of type int"),
+        ({"": make_split()}, InvalidValueError, "a name of its own, found ''; choose"),
+        ({"test": make_split()}, InvalidValueError, "a name of its own, found 'test'; choose .*'validation'"),
+        ({"far": make_split().inputs}, InvalidTypeError, "the far split must be a msam.data.Split, found"),
+        ({"far": make_split(rows=0)}, InvalidValueError, "each split needs rows, found none in the far split"),
+        ({"far": make_split(inputs={"depth": torch.ones(8, 1)})}, InvalidValueError, "found 'depth' in the far split only"),
+        (
+            {"far": make_split(inputs={"image": torch.ones(8, 3).double()})},
+            InvalidValueError,
+            "'image' must have one type.*far",
+        ),
+        ({"far": make_split(target=torch.arange(8)[:, None])}, InvalidValueError, "the target must have one type.*far split"),
+        (
+            {"far": make_split(inputs={"image": torch.full((8, 3), torch.nan)})},
+            InvalidValueError,
+            "found nan in 'image', row 0 of the far split",
+        ),
+    ],
+)
+def test_further_test_splits_are_checked_like_the_others(others: Any, kind: type, words: str):
+    with pytest.raises(kind, match=words):
+        make_splits(others=others)
 
 
 def test_nested_splits_move_to_a_device():

@@ -190,6 +190,8 @@ def _source(task: str, data: TaskOptions) -> TaskSource:
             label_noise=data.label_noise,
             fusion=data.fusion,
             epochs=data.epochs,
+            palette=data.palette,
+            reliability=data.reliability,
         )
     default = TaskOptions()
     changed = [field.name for field in fields(data) if getattr(data, field.name) != getattr(default, field.name)]

@@ -18,14 +18,20 @@ class TaskOptions:
     """Data set; `msam data` lists them."""
     modalities: str = ""
     """Comma-separated modalities of the data set, such as pix,zer; its default ones if left out."""
-    rows: int = 200
-    """Training rows. Few rows leave room to improve."""
-    label_noise: float = 0.2
-    """Share of the training labels that are replaced by a wrong class; validation and test stay clean."""
+    rows: int | None = None
+    """Training rows. Few rows leave room to improve: 200 if left out, 700 of coloured-digits."""
+    label_noise: float | None = None
+    """Share of the training labels that are replaced by a wrong class; validation and test stay clean. 0.2 if left out, 0 of
+    coloured-digits."""
     fusion: Literal["late", "early"] = "late"
     """An encoder per modality, concatenated (late), or one MAXOUT layer over all of them (early)."""
     epochs: int = 30
     """Passes over the training rows; the best epoch is chosen on validation."""
+    palette: str | None = None
+    """Of coloured-digits only: the classes' colours, corners (far apart), hues (nearer) or pastel (dim, nearest). Corners if
+    left out."""
+    reliability: float | None = None
+    """Of coloured-digits only: share of the rows whose colour tells their class, but in the test split; 1 if left out."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from msam.data.built import BUILT, BuiltSet, find_built
 from msam.data.catalog import CATALOG, Dataset, find_dataset
+from msam.data.coloured_digits import PALETTES, load_coloured_digits, split_coloured_digits
 from msam.data.emoji import Emoji, build_emoji, load_emoji
 from msam.data.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist, read_idx
 from msam.data.splits import Arrays, Split, Splits, split_arrays
@@ -9,6 +10,7 @@ from msam.data.splits import Arrays, Split, Splits, split_arrays
 __all__ = [
     "BUILT",
     "CATALOG",
+    "PALETTES",
     "Arrays",
     "BuiltSet",
     "Dataset",
@@ -20,8 +22,10 @@ __all__ = [
     "build_fashion_mnist",
     "find_built",
     "find_dataset",
+    "load_coloured_digits",
     "load_emoji",
     "load_fashion_mnist",
     "read_idx",
     "split_arrays",
+    "split_coloured_digits",
 ]

@@ -1,13 +1,15 @@
 """What data sets there are, what they need, and under which licence they come."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
+from typing import Any
 
+from msam.data.coloured_digits import load_coloured_digits, split_coloured_digits
 from msam.data.hog_mnist import load_hog_mnist
 from msam.data.htad import load_htad
 from msam.data.mfeat import load_mfeat
-from msam.data.splits import Arrays
+from msam.data.splits import Arrays, Splits, split_arrays
 from msam.errors import InvalidValueError
 
 
@@ -29,6 +31,14 @@ class Dataset:
     """The importable package that holds the data, or None if it is embedded."""
     extra: str | None = None
     """The extra of this project that installs that package."""
+    split: Callable[..., Splits] = split_arrays
+    """From arrays and seed to splits, by keywords ``rows`` and ``label_noise``, and `options`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further settings of `split`, that other data sets do not have -> their defaults."""
+    training_rows: int = 200
+    """Training rows of a comparison unless others are asked for."""
+    label_noise: float = 0.2
+    """Share of wrong training labels in a comparison unless another is asked for."""
 
     @property
     def installed(self) -> bool:
@@ -100,6 +110,21 @@ CATALOG: dict[str, Dataset] = {
             loader=load_hog_mnist,
             package="multimodal",
             extra="hog-mnist",
+        ),
+        Dataset(
+            name="coloured-digits",
+            title="Coloured digits: pictures of mfeat, gray and in colours that tell the class, but not in the test split",
+            modalities=("gray", "coloured"),
+            default=("gray", "coloured"),
+            rows=2000,
+            classes=10,
+            licence="CC BY 4.0",
+            source="derived from R. Duin, UCI Machine Learning Repository, 1998, doi:10.24432/C5HC70",
+            loader=load_coloured_digits,
+            split=split_coloured_digits,
+            options={"palette": "corners", "reliability": 1.0},
+            training_rows=700,
+            label_noise=0.0,
         ),
     )
 }

@@ -15,7 +15,7 @@ Leaves = dict[str, Tensor]
 """What a message calls a tensor -> the tensor."""
 
 SPLITS: Sequence[str] = ("train", "validation", "test")
-"""What they are called."""
+"""What those that every seed has are called."""
 
 
 def check_split(inputs: Any, target: Any) -> None:
@@ -67,11 +67,33 @@ def list_parts(inputs: Mapping[str, Any], target: Tensor) -> Leaves:
     return {**parts, "the target": target}
 
 
+def check_names(others: Any) -> None:
+    """Refuse further test splits without names of their own.
+
+    Args:
+        others: Name -> split; the splits are not looked at.
+
+    Raises:
+        InvalidTypeError: If it is no mapping, or a name is no text.
+        InvalidValueError: If a name is empty, or is that of a split that every seed has.
+    """
+    remedy = "such as {'shifted': Split(inputs, target)}"
+    check_type("others", others, Mapping, "a mapping of name -> further test split", remedy=remedy)
+    for name in others:
+        check_type("a further test split's name", name, str, "a text", remedy="such as 'shifted'")
+        if not name or name in SPLITS:
+            raise InvalidValueError(
+                f"a further test split must have a name of its own, found {name!r}; choose one that is not empty and none of "
+                f"{list(SPLITS)}, such as 'shifted'"
+            )
+
+
 def check_splits(parts: Mapping[str, Leaves], pool: Any) -> int:
     """Refuse splits that do not belong together, or whose numbers are not finite.
 
     Args:
-        parts: Split's name -> its tensors, by what a message calls them.
+        parts: Split's name -> its tensors, by what a message calls them. Rows of splits that are not in `SPLITS` may be rows of
+            others too, and do not count.
         pool: Rows of the whole data set.
 
     Returns:
@@ -92,11 +114,11 @@ def check_splits(parts: Mapping[str, Leaves], pool: Any) -> int:
     for split, leaves in parts.items():
         for name, leaf in leaves.items():
             _check_finite_leaf(name, leaf, split)
-    found = " + ".join(f"{count} {split}" for split, count in rows.items())
+    found = " + ".join(f"{rows[split]} {split}" for split in SPLITS)
     return as_count(
         "pool",
         pool,
-        sum(rows.values()),
+        sum(rows[split] for split in SPLITS),
         remedy=f"it counts all rows from which {found} rows are drawn, no row in two splits: give the length of the whole data "
         "set, or see whether the splits overlap",
     )

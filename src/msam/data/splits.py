@@ -1,7 +1,7 @@
 """Train, validation and test splits by seed, standardised on the training rows only."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from msam.checks import as_count, as_number, check_type
 from msam.contribution.nested import map_nested
 from msam.data.checks import as_labels, check_arrays, is_classes
 from msam.data.sides import Rows, deal_groups, deal_rows
-from msam.data.split_checks import SPLITS, check_split, check_splits, list_parts
+from msam.data.split_checks import SPLITS, check_names, check_split, check_splits, list_parts
 from msam.errors import InvalidValueError
 
 Array = NDArray[np.float32]
@@ -74,14 +74,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of one seed. They are checked where they are made, once: one pass over the data.
+    """The splits of one seed: three, and further test splits where there are such.
+
+    They are checked where they are made, once: one pass over the data.
 
     Whether rows are in two splits cannot be seen from them, unless they are then more than the pool.
 
     Raises:
-        InvalidTypeError: If a split is no `Split`.
+        InvalidTypeError: If a split is no `Split`, or a name of `others` is no text.
         InvalidValueError: If a split is empty, a number is not finite, splits differ in their inputs, in types or in numbers of
-            axes, or they have more rows than the pool.
+            axes, they have more rows than the pool, or a further split has no name of its own.
     """
 
     train: Split
@@ -89,14 +91,27 @@ class Splits:
     test: Split
     pool: int
     """Rows of the data set from which splits of different seeds are drawn; tells how much two seeds' splits overlap."""
+    others: Mapping[str, Split] = field(default_factory=dict)
+    """Name -> further test split, such as one of another distribution than `test`. Its rows may be rows of `test`."""
 
     def __post_init__(self) -> None:
+        check_names(self.others)
         parts = {}
-        for name in SPLITS:
-            split = getattr(self, name)
+        for name, split in {**{name: getattr(self, name) for name in SPLITS}, **self.others}.items():
             check_type(f"the {name} split", split, Split, "a msam.data.Split", remedy="write Split(inputs, target)")
             parts[name] = list_parts(split.inputs, split.target)
         object.__setattr__(self, "pool", check_splits(parts, self.pool))
+
+
+@dataclass(frozen=True)
+class DrawnRows:
+    """Which rows of a data set are in which split of a seed."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+    train_target: NDArray[Any]
+    """Of the training rows, with the noise."""
 
 
 def split_arrays(
@@ -145,19 +160,63 @@ def split_arrays(
         >>> [split.target.bincount().tolist() for split in (alike.train, alike.validation, alike.test)]
         [[8, 2], [4, 1], [4, 1]]
     """
-    label_noise = as_number("label_noise", label_noise, 0, 1, bounds="[]")
-    sizes = _sizes(len(arrays.target), validation_share, test_share)
-    generator = np.random.default_rng(seed)
-    labels = _labels(arrays.target, stratify)
-    test, validation, train = _deal(len(arrays.target), sizes, generator, groups, labels)
-    chosen = _choose(train, rows, generator, labels)
-    scaled = {name: _standardise(values, chosen) for name, values in arrays.inputs.items()}
+    drawn = draw_rows(
+        arrays.target,
+        seed,
+        rows=rows,
+        label_noise=label_noise,
+        validation_share=validation_share,
+        test_share=test_share,
+        groups=groups,
+        stratify=stratify,
+    )
+    scaled = {name: standardise(values, drawn.train) for name, values in arrays.inputs.items()}
     return Splits(
-        train=_split(scaled, chosen, _with_noise(arrays.target, chosen, label_noise, generator)),
-        validation=_split(scaled, validation, arrays.target[validation]),
-        test=_split(scaled, test, arrays.target[test]),
+        train=pick_split(scaled, drawn.train, drawn.train_target),
+        validation=pick_split(scaled, drawn.validation, arrays.target[drawn.validation]),
+        test=pick_split(scaled, drawn.test, arrays.target[drawn.test]),
         pool=len(arrays.target),
     )
+
+
+def draw_rows(
+    target: NDArray[Any],
+    seed: int,
+    *,
+    rows: int | None = None,
+    label_noise: float = 0.0,
+    validation_share: float = 0.25,
+    test_share: float = 0.25,
+    groups: NDArray[Any] | Sequence[Any] | None = None,
+    stratify: bool | NDArray[Any] | Sequence[Any] = False,
+) -> DrawnRows:
+    """Decide which rows are in which split, as `split_arrays` does, whose arguments and errors these are.
+
+    Args:
+        target: Of the whole data set.
+        seed: As there.
+        rows: As there.
+        label_noise: As there.
+        validation_share: As there.
+        test_share: As there.
+        groups: As there.
+        stratify: As there.
+
+    Returns:
+        The rows of each split, none in two of them.
+
+    Example:
+        >>> drawn = draw_rows(np.arange(20) % 2, seed=0, rows=8)
+        >>> len(drawn.train), len(drawn.validation), len(drawn.test)
+        (8, 5, 5)
+    """
+    label_noise = as_number("label_noise", label_noise, 0, 1, bounds="[]")
+    sizes = _sizes(len(target), validation_share, test_share)
+    generator = np.random.default_rng(seed)
+    labels = _labels(target, stratify)
+    test, validation, train = _deal(len(target), sizes, generator, groups, labels)
+    chosen = _choose(train, rows, generator, labels)
+    return DrawnRows(chosen, validation, test, _with_noise(target, chosen, label_noise, generator))
 
 
 def _sizes(total: int, validation_share: float, test_share: float) -> tuple[int, int, int]:
@@ -224,7 +283,17 @@ def _choose(train: Rows, rows: int | None, generator: np.random.Generator, label
     return kept
 
 
-def _split(inputs: Mapping[str, Array], index: Rows, target: NDArray[Any]) -> Split:
+def pick_split(inputs: Mapping[str, Array], index: Rows, target: NDArray[Any]) -> Split:
+    """Copy rows into a split.
+
+    Args:
+        inputs: Modality name -> ``(N, features)``.
+        index: The B rows to copy, of these N.
+        target: Shape ``(B,)``, theirs already.
+
+    Returns:
+        The split; its target is int64, or float32 if it was of floating point.
+    """
     chosen = {name: _as_tensor(values[index]) for name, values in inputs.items()}
     return Split(chosen, _as_tensor(target.astype(np.float32 if target.dtype.kind == "f" else np.int64)))
 
@@ -234,7 +303,20 @@ def _as_tensor(values: NDArray[Any]) -> Tensor:
     return torch.from_numpy(values).clone()
 
 
-def _standardise(values: Array, train: Rows) -> Array:
+def standardise(values: Array, train: Rows) -> Array:
+    """Give every feature mean 0 and standard deviation 1 on the training rows; one that is constant there is centred only.
+
+    Args:
+        values: ``(N, features)``.
+        train: The training rows, of these N.
+
+    Returns:
+        ``(N, features)``, all rows moved and scaled alike.
+
+    Example:
+        >>> standardise(np.array([[1, 5], [3, 5], [7, 6]], dtype=np.float32), np.array([0, 1])).tolist()
+        [[-1.0, 0.0], [1.0, 0.0], [5.0, 1.0]]
+    """
     rows = values[train].astype(np.float64)
     varies = np.ptp(rows, axis=0) > 0
     # Rounding can move the mean of a constant off that constant, and its deviation off zero.

@@ -56,9 +56,10 @@ def load_splits(task: Task, seed: int) -> Splits:
     with _said_of(f"the data of task {task.name!r}, seed {seed}"):
         splits = task.load(seed)
         check_type("what `load` returns", splits, Splits, "a msam.data.Splits", remedy="see msam.data.split_arrays")
-        for name in ("train", "validation", "test"):
-            check_inputs(task, getattr(splits, name).inputs, f" of the {name} split")
-            _check_target(task, getattr(splits, name).target, name)
+        first = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+        for name, split in {**first, **splits.others}.items():
+            check_inputs(task, split.inputs, f" of the {name} split")
+            _check_target(task, split.target, name)
         return splits
 
 
