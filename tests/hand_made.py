@@ -9,7 +9,7 @@ FIRST_PROTOCOL = {"trials": 0, "tuning_seeds": 0, "select_by": "accuracy", "one_
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
     """Add what records of version 0.1 do not have, from what they have: whatever was selected for is the same."""
-    test = {"calibration": {}, **record["test"]}
+    test = {"calibration": {}, "others": {}, **record["test"]}
     goal = {
         "selected_epoch": record.get("selected_epoch", 1),
         "score": record["validation"]["metric"],

@@ -196,7 +196,7 @@ def test_other_data_sets_have_no_such_settings(options: dict[str, Any]):
 def test_they_become_a_task():
     source = DatasetSource(dataset="coloured-digits")
     task = source.build()
-    assert (task.modalities, task.epochs, task.batch_size) == (("gray", "coloured"), 30, 50)
+    assert (task.modalities, task.epochs, task.batch_size) == (("gray", "coloured"), 10, 50)
     splits = task.load(0)
     assert same(splits, draw(0))
     assert [len(split) for split in parts_of(splits).values()] == [700, 500, 500, 500]

@@ -17,7 +17,8 @@ from msam.compare.trials import Setting
 from msam.report import print_report, state_verdict, write_page
 from msam.report.drawing import METHOD_STYLES, MODALITY_STYLES
 from msam.report.page import render_page
-from msam.report.tables import branches_content, render_table, results_content
+from msam.report.printing import render_table
+from msam.report.tables import branches_content, results_content
 
 BASE = [0.70, 0.72, 0.74, 0.73, 0.71]
 NOISE = [0.01, -0.01, 0.005, -0.005, 0.0]

@@ -5,7 +5,7 @@ import os
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 from rich.table import Table
 
@@ -20,8 +20,10 @@ from msam.compare.records import settings_digest
 from msam.data import BUILT, CATALOG, find_built
 from msam.errors import InvalidValueError, MsamError
 from msam.terminal import Console
+from msam.training.goals import ACCURACY, ONE_MISSING
 from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
 
+_SEEDS, _CONTROL_SEEDS = 10, 5
 _NOT_BUILT = "stopped; nothing was kept: give the same command to start again"
 
 
@@ -36,26 +38,33 @@ def compare(options: Compare, command: str, console: Console) -> None:
     Raises:
         InvalidValueError: If an option is out of its range.
     """
-    from msam.report import print_report, write_page
+    from msam.report import print_reports, write_page
 
-    source = _source(options.task, options.data)
     methods = {"default": DEFAULT, "all": tuple(RECIPES)}.get(options.methods) or _names("methods", options.methods)
-    out = _folder(options.out, source)
-    plan = Plan(
-        source,
-        methods,
-        options.seeds,
-        out,
-        _radii(options.rho),
-        one_standard_error=options.one_standard_error,
-        command=command,
-        **_shared(options),
-    )
+    parts, out = _parts(options), _out_of(options)
+    plans = [
+        Plan(
+            part.source,
+            methods,
+            part.seeds if options.seeds is None else options.seeds,
+            out / part.name,
+            _radii(options.rho),
+            one_standard_error=options.one_standard_error,
+            select_by=part.select_by if options.select_by is None else options.select_by,
+            command=command,
+            **_shared(options),
+        )
+        for part in parts
+    ]
     with stopped(console, _how_to_go_on(out)):
-        findings = _run(plan, console)
-        page = plan.out / "report.html"
-        print_report(findings, console, page)
-        write_page(findings, page)
+        found = []
+        for part, plan in zip(parts, plans, strict=True):
+            if part.name:
+                console.print(f"{part.name}:", markup=False, emoji=False, highlight=False)
+            found.append(_run(plan, console))
+        page = out / "report.html"
+        print_reports(found, console, page)
+        write_page(found, page)
 
 
 def diagnose(options: Diagnose, command: str, console: Console) -> None:
@@ -77,7 +86,7 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
 
     source = _source(options.task, options.data)
     out = _folder(options.out, source, "-diagnosis")
-    plan = Plan(source, ("base",), options.seeds, out, command=command, **_shared(options))
+    plan = Plan(source, ("base",), options.seeds, out, command=command, select_by=options.select_by, **_shared(options))
     with stopped(console, _how_to_go_on(out)):
         findings = _run(plan, console)
         print_diagnosis(findings, console)
@@ -101,13 +110,15 @@ def report(options: Report, console: Console) -> None:
     Raises:
         InvalidValueError: If the folder holds no finished comparison.
     """
-    from msam.report import print_report, write_page
+    from msam.report import print_reports, write_page
 
-    comparison, records = ComparisonFolder(options.folder, partial(_say, console)).read_all()
-    findings = find_out(comparison, records)
+    folders = [options.folder]
+    if not (options.folder / "comparison.json").exists():
+        folders = sorted(path.parent for path in options.folder.glob("*/comparison.json")) or folders
+    found = [find_out(*ComparisonFolder(folder, partial(_say, console)).read_all()) for folder in folders]
     page = options.folder / "report.html"
-    print_report(findings, console, page)
-    write_page(findings, page)
+    print_reports(found, console, page)
+    write_page(found, page)
 
 
 def data(options: Data, console: Console) -> None:
@@ -221,13 +232,36 @@ def _how_to_go_on(out: Path) -> str:
     return f"stopped; the runs done so far are kept in {out}: give the same command with --out {out} to go on"
 
 
+class _Part(NamedTuple):
+    """One comparison of a command."""
+
+    name: str
+    """Of its folder in that of the report; empty if it is the only one."""
+    source: TaskSource
+    seeds: int
+    select_by: str
+
+
+def _parts(options: Compare) -> list[_Part]:
+    if options.task or options.data != TaskOptions():
+        return [_Part("", _source(options.task, options.data), _SEEDS, ACCURACY)]
+    control = DatasetSource(dataset="coloured-digits")
+    return [_Part("control", control, _CONTROL_SEEDS, ONE_MISSING), _Part("pix-zer", DatasetSource(), _SEEDS, ACCURACY)]
+
+
+def _out_of(options: Compare) -> Path:
+    if options.out is None and len(parts := _parts(options)) > 1:
+        together = {part.name: describe_source(part.source) for part in parts}
+        return Path("msam-runs") / f"default-{settings_digest(together)}"
+    return _folder(options.out, _parts(options)[0].source)
+
+
 class _Shared(TypedDict):
     jobs: int
     run_timeout: float | None
     in_process: bool
     trials: int
     tuning_seeds: int
-    select_by: str
 
 
 def _shared(options: Compare | Diagnose) -> _Shared:
@@ -237,7 +271,6 @@ def _shared(options: Compare | Diagnose) -> _Shared:
         in_process=options.in_process,
         trials=options.trials,
         tuning_seeds=options.tuning_seeds,
-        select_by=options.select_by,
     )
 
 

@@ -25,8 +25,9 @@ class TaskOptions:
     coloured-digits."""
     fusion: Literal["late", "early"] = "late"
     """An encoder per modality, concatenated (late), or one MAXOUT layer over all of them (early)."""
-    epochs: int = 30
-    """Passes over the training rows; the best epoch is chosen on validation."""
+    epochs: int | None = None
+    """Passes over the training rows; the data set's own number, 30 for most, if left out. The best epoch is chosen on
+    validation."""
     palette: str | None = None
     """Of coloured-digits only: the classes' colours, corners (far apart), hues (nearer) or pastel (dim, nearest). Corners if
     left out."""
@@ -36,7 +37,10 @@ class TaskOptions:
 
 @dataclass(frozen=True)
 class Compare:
-    """Train every method over seeds and radii, and tell which does best, by how much, how surely, and at what cost.
+    """Train every method over seeds and settings, and tell which does best, by how much, how surely, and at what cost.
+
+    Without a task or an option of the data, two comparisons make one report: a control in which there is something to be found,
+    coloured digits, and UCI Multiple Features.
 
     Without arguments: seven methods on handwritten digits seen as pixels and as Zernike moments. A comparison that is
     stopped goes on where it was when the same command is given again.
@@ -52,15 +56,17 @@ class Compare:
     modality_aware_sam_own,
     modality_aware_sam_differentiable, modality_aware_sam_block, modality_aware_sam_encoder, modality_aware_sam_weakest_block,
     modality_aware_sam_random_block, modality_aware_sam_weakest_sample, modality_aware_sam_monge."""
-    seeds: int = 10
-    """Number of paired seeds that are reported: split, initialisation and batch order are the same for every method."""
+    seeds: int | None = None
+    """Number of paired seeds that are reported: split, initialisation and batch order are the same for every method. 10 if left
+    out; 5 for the control."""
     trials: int = TRIALS
     """Settings of learning rate and strength that are tried for each method, the base included; 1 leaves the tuning out."""
     tuning_seeds: int = TUNING_SEEDS
     """Seeds on which they are tried, which are never reported."""
-    select_by: str = ACCURACY
+    select_by: str | None = None
     """What settings and epochs are chosen for on validation: accuracy (the metric with all modalities), one-missing (its mean
-    as each modality goes missing), worst-missing, balanced (half of accuracy, half of one-missing), or task (`Task.select`)."""
+    as each modality goes missing), worst-missing, balanced (half of accuracy, half of one-missing), or task (`Task.select`).
+    Accuracy if left out; one-missing for the control."""
     one_standard_error: bool = False
     """Choose the strongest setting that costs nothing that could be told, in place of the best."""
     rho: str = ""

@@ -46,6 +46,8 @@ class MethodFindings:
     metric: Interval
     calibration: dict[str, Interval]
     """Name -> measure of the probabilities' fit on the test split, smaller is better; empty for other outputs than classes."""
+    others: dict[str, Interval]
+    """Name of a further test split -> metric there."""
     to_base: Interval | None
     """Paired difference to the base optimizer, corrected for the number of methods; None for the base itself."""
     p_value: float | None
@@ -304,6 +306,7 @@ def _describe_method(
         unknown=unknown_seeds(runs),
         metric=mean_interval([as_number(run["test"]["metric"]) for run in runs], test_share=test_share),
         calibration=over_seeds(lambda run: run["test"]["calibration"]),
+        others=over_seeds(lambda run: {name: found["metric"] for name, found in run["test"]["others"].items()}),
         to_base=to_base,
         p_value=p_value,
         to_equal_passes=_to_equal_passes(runs, doubled, base, test_share, len(chosen) - 1) if doubled else None,

@@ -66,7 +66,7 @@ _V1: dict[str, Check] = {
         {"training_seconds": number(0, above=True), "total_seconds": number(0), "peak_memory_mib": number(0)}, others=anything
     ),
 }
-_READ = or_none(fields({**_TEST, "calibration": table(_maybe)}))
+_READ = or_none(fields({**_TEST, "calibration": table(_maybe), "others": table(fields({"metric": _maybe, "loss": _maybe}))}))
 _GOAL = fields(
     {
         "name": text(),
@@ -185,7 +185,7 @@ def _check_test(test: Record, names: set[str], where: str) -> None:
 
 def _from_version_1(record: Record) -> Record:
     skipped = record["optimizer"].get("skipped", 0)
-    test = {**record["test"], "calibration": {}}
+    test = {**record["test"], "calibration": {}, "others": {}}
     goal = {
         "name": ACCURACY,
         "selected_epoch": record["selected_epoch"],

@@ -176,12 +176,12 @@ def pick_rows(value: Any, index: Tensor) -> Any:
 
     Args:
         value: A nested structure, first axis the sample.
-        index: Their numbers.
+        index: Their numbers, ``(K,)``, on the device of the tensors.
 
     Returns:
         The same structure.
     """
-    return map_nested(lambda leaf: leaf[index], value)
+    return map_nested(lambda leaf: leaf.index_select(0, index), value)
 
 
 def choose_rows(keep: Tensor | Mapping[Any, Tensor], value: Any, other: Any) -> Any:

@@ -38,6 +38,7 @@ class Dataset:
     training_rows: int = 200
     """Training rows of a comparison unless others are asked for."""
     label_noise: float = 0.2
+    epochs: int = 30
     """Share of wrong training labels in a comparison unless another is asked for."""
 
     @property
@@ -124,6 +125,7 @@ CATALOG: dict[str, Dataset] = {
             split=split_coloured_digits,
             options={"palette": "corners", "reliability": 1.0},
             training_rows=700,
+            epochs=10,
             label_noise=0.0,
         ),
     )

@@ -1,7 +1,7 @@
 """Reports: a comparison in words, as tables in a terminal, and as one HTML page."""
 
 from msam.report.page import write_page
-from msam.report.tables import print_report
+from msam.report.printing import print_report, print_reports
 from msam.report.verdict import Verdict, state_verdict
 
-__all__ = ["Verdict", "print_report", "state_verdict", "write_page"]
+__all__ = ["Verdict", "print_report", "print_reports", "state_verdict", "write_page"]

@@ -3,7 +3,9 @@
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -102,6 +104,26 @@ def method_style(name: str) -> Style:
     return METHOD_STYLES.get(name, Style("#8a8a8a", "h", "-"))
 
 
+_PREFIX: ContextVar[str] = ContextVar("_PREFIX", default="")
+
+
+@contextmanager
+def keys_prefixed(prefix: str) -> Iterator[None]:
+    """Tell the element ids of one comparison's panels from those of another's on the same page.
+
+    Args:
+        prefix: Put before the key of every panel that is drawn inside.
+
+    Yields:
+        Nothing.
+    """
+    token = _PREFIX.set(prefix)
+    try:
+        yield
+    finally:
+        _PREFIX.reset(token)
+
+
 def draw(key: str, label: str, size: tuple[float, float], paint: Callable[[Axes], None]) -> str:
     """Draw one panel.
 
@@ -114,6 +136,7 @@ def draw(key: str, label: str, size: tuple[float, float], paint: Callable[[Axes]
     Returns:
         An ``<svg>`` element.
     """
+    key = _PREFIX.get() + key
     settings: Any = _RC | {"svg.hashsalt": key}
     with mpl.rc_context(settings), warnings.catch_warnings():
         # A modality's name may be in any script; the reader's browser has the glyphs, the font that measures may not.

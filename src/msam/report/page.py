@@ -1,6 +1,7 @@
 """One self-contained HTML page: no script, no network, readable in light and dark, on paper and on a phone."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from markupsafe import Markup, escape
 from msam.compare import Findings
 from msam.compare.files import write_text
 from msam.report.curves import alone_figure, contributions_figure, strengths_figure
+from msam.report.drawing import keys_prefixed
 from msam.report.evidence import rivals
 from msam.report.figures import compute_figure, forest_figure, starvation_figure
-from msam.report.tables import branches_content, costs_content, results_content, trials_content
+from msam.report.tables import branches_content, control_content, costs_content, results_content, trials_content
 from msam.report.units import criterion_text, percent
-from msam.report.verdict import state_verdict
+from msam.report.verdict import introduce, state_verdict
 
 SOURCES = (
     (
@@ -32,21 +34,21 @@ SOURCES = (
 """Method, publication, and arXiv number."""
 
 
-def write_page(findings: Findings, path: Path) -> None:
+def write_page(findings: Findings | Sequence[Findings], path: Path) -> None:
     """Write the page, atomically.
 
     Args:
-        findings: Of a comparison.
+        findings: Of a comparison, or of several.
         path: Where to.
     """
     write_text(path, render_page(findings))
 
 
-def render_page(findings: Findings) -> str:
+def render_page(findings: Findings | Sequence[Findings]) -> str:
     """Build the page.
 
     Args:
-        findings: Of a comparison.
+        findings: Of a comparison, or of several: then their verdicts come first.
 
     Returns:
         HTML; the same findings give the same text.
@@ -59,7 +61,13 @@ def render_page(findings: Findings) -> str:
         lstrip_blocks=True,
     )
     environment.filters["spaced"] = _keep_units
-    return environment.get_template("template.html.j2").render(**_content(findings)) + "\n"
+    several = [findings] if isinstance(findings, Findings) else list(findings)
+    parts = []
+    for place, each in enumerate(several):
+        prefix = f"part{place + 1}-" if place else ""
+        with keys_prefixed(prefix):
+            parts.append({"prefix": prefix, **_content(each)})
+    return environment.get_template("template.html.j2").render(parts=parts, sources=SOURCES) + "\n"
 
 
 def _content(findings: Findings) -> dict[str, Any]:
@@ -81,7 +89,8 @@ def _content(findings: Findings) -> dict[str, Any]:
         },
         "settings": _settings(comparison["task"]),
         "statistics": _statistics(findings),
-        "sources": SOURCES,
+        "introduced": introduce(findings),
+        "control": control_content(findings),
     }
 
 

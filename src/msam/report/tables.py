@@ -1,20 +1,14 @@
-"""Tables of a comparison, for the terminal and the page alike."""
+"""The contents of a comparison's tables, for the terminal and the page alike."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean, median
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from msam.compare import Findings, MethodFindings
+from msam.compare import Findings, MethodFindings, mean_interval
+from msam.compare.trust import as_number
 from msam.report.evidence import rivals, setting_text
 from msam.report.units import ACCURACY, DASH, criterion_text, p_text, percent, units_of
-from msam.report.verdict import state_verdict
 
 Row = tuple[str, ...]
 
@@ -192,6 +186,55 @@ def costs_content(findings: Findings) -> TableContent:
     )
 
 
+def control_content(findings: Findings) -> TableContent | None:
+    """Collect how methods fare on the test split and on further ones, as under a controlled shift.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        One row per method; None if there are no further test splits. ``q*`` is the share of cases of the test split's kind,
+        beside those of the first further split, from which a method is better than the base:
+        ``q* = d / (d + g)``, with d what it loses there and g what it gains on the test split.
+    """
+    names = list(findings.base.others)
+    if not names:
+        return None
+    units = units_of(findings)
+    columns = ["Method", f"Test, {'%' if units.percent else units.name}", *(name.capitalize() for name in names), "q*"]
+    rows = []
+    for method in findings.methods:
+        figures = [method.metric, *(method.others[name] for name in names)]
+        rows.append((method.label, *map(units.estimate, figures), _paying_share(findings.base, method, names[0])))
+    for name in findings.alone:
+        others = [
+            mean_interval([as_number(run["test"]["others"][other]["metric"]) for run in findings.runs_alone[name]])
+            for other in names
+        ]
+        label = f"{findings.base.label}, {name} only"
+        rows.append((label, *map(units.estimate, [findings.alone[name], *others]), ""))
+    return TableContent(
+        title="Test splits side by side",
+        note=(
+            "A controlled shift: the test split differs from training on purpose, the others do not, and methods rank there by "
+            "how little they trust what has changed, which need not be what they have learned. q*: the share of shifted cases "
+            f"from which a method pays against {findings.base.label}; 0 where it loses nothing, {DASH} where it gains nothing. "
+            "Last rows: models that were trained with one modality only."
+        ),
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def _paying_share(base: MethodFindings, method: MethodFindings, other: str) -> str:
+    if method is base:
+        return ""
+    gain, loss = method.metric.mean - base.metric.mean, base.others[other].mean - method.others[other].mean
+    if math.isnan(gain + loss) or gain <= 0:
+        return DASH
+    return percent(max(loss, 0.0) / (max(loss, 0.0) + gain))
+
+
 def trials_content(findings: Findings) -> TableContent:
     """Collect all that was tried.
 
@@ -225,68 +268,3 @@ def trials_content(findings: Findings) -> TableContent:
         rows=tuple(rows),
         sections=frozenset(starts),
     )
-
-
-def render_table(findings: Findings) -> Table:
-    """Draw the main table for a terminal.
-
-    Args:
-        findings: Of a comparison.
-
-    Returns:
-        Results and cost, one row per method.
-    """
-    return draw_table(results_content(findings, with_costs=True))
-
-
-def draw_table(content: TableContent) -> Table:
-    """Draw any table for a terminal.
-
-    Args:
-        content: The table.
-
-    Returns:
-        Without colour for meaning, so that it survives a pipe.
-    """
-    table = Table(title=Text(content.title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD)
-    table.show_edge, table.pad_edge, table.padding = False, False, (0, 1, 0, 0)
-    words = 2 if content.columns[:2] == ("Modality", "Method") else 1
-    for index, column in enumerate(content.columns):
-        width = max(len(word) for row in content.rows for word in row[index].split() or [""]) if index < words else None
-        table.add_column(Text(column), justify="left" if index < words else "right", min_width=width, overflow="fold")
-    for index, row in enumerate(content.rows):
-        if index in content.sections and index:
-            table.add_section()
-        table.add_row(*(Text(cell) for cell in row))
-    return table
-
-
-def print_report(findings: Findings, console: Console, page_path: Path | None = None) -> None:
-    """Print the verdict and the tables.
-
-    Args:
-        findings: Of a comparison.
-        console: Where to.
-        page_path: Of the page, to be named at the end; None if there is none.
-    """
-    verdict = state_verdict(findings)
-    console.print(Text(verdict.headline, style="bold"))
-    console.print()
-    contents = [results_content(findings, with_costs=True)]
-    if len(findings.base.alone) > 1:
-        contents.append(branches_content(findings))
-    for content in contents:
-        console.print(draw_table(content))
-        console.print(Text(content.note, style="dim"))
-        console.print()
-    for sentence in verdict.details:
-        console.print(Text(f"- {sentence}"))
-    console.print()
-    console.print(Text.assemble(("Advice: ", "bold"), verdict.advice))
-    console.print()
-    console.print(Text("Caveats", style="bold"))
-    for caveat in verdict.caveats:
-        console.print(Text(f"- {caveat}"))
-    if page_path is not None:
-        console.print()
-        console.print(Text.assemble(("Page: ", "bold"), str(page_path)), soft_wrap=True)

@@ -73,6 +73,20 @@ def _headline(findings: Findings) -> str:
     return _headline_of_judged(findings) + (f" Not judged: {left_out}." if left_out else "")
 
 
+def introduce(findings: Findings) -> str:
+    """State the verdict beside those of other comparisons.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        The headline, with the task and what was selected for before it.
+    """
+    task = findings.comparison["task"]["name"].split(" (")[0]
+    shift = "controlled shift, " if findings.base.others else ""
+    return f"{task} ({shift}selected by {criterion_text(findings)}): {state_verdict(findings).headline}"
+
+
 def _left_out(findings: Findings) -> str:
     """Name the methods that cannot be judged, beside a base that can."""
     diverged = [spoken(method) for method in rivals(findings) if method.diverged]

@@ -268,7 +268,12 @@ class _Run:
         if not reads_test:
             return {"validation": validation, "test": None, "probes": {}}
         test = self._describe(evaluate(self.model, self.splits.test, self.task, calibrates=True))
+        test["others"] = {name: self._describe_other(split) for name, split in self.splits.others.items()}
         return {"validation": validation, "test": test, "probes": self._probe_branches()}
+
+    def _describe_other(self, split: Split) -> dict[str, float | None]:
+        found = evaluate(self.model, split, self.task, [self.present])
+        return {"metric": _finite(found.metrics[self.present]), "loss": _finite(found.losses[self.present])}
 
     def _describe(self, found: Evaluation) -> dict[str, Any]:
         names = self.task.modalities

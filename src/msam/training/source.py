@@ -24,7 +24,8 @@ from msam.training.task import Task
 class DatasetSource:
     """A task on a data set of the catalogue: few training rows and noisy labels leave room to improve.
 
-    What is None is the data set's own default: 200 training rows with 20 % wrong labels; of coloured digits, 700 without.
+    What is None is the data set's own default: 200 training rows with 20 % wrong labels, and 30 epochs; of
+    coloured digits, 700 rows, none, and 10.
 
     Raises:
         InvalidValueError: From `build`, if a setting is out of its range or not one of this data set, or the data are not
@@ -41,7 +42,7 @@ class DatasetSource:
     rows: int | None = None
     label_noise: float | None = None
     fusion: Literal["late", "early"] = "late"
-    epochs: int = 30
+    epochs: int | None = None
     batch_size: int = 50
     palette: str | None = None
     """Of coloured digits only: one of `msam.data.PALETTES`."""
@@ -65,7 +66,7 @@ class DatasetSource:
             "rows": dataset.training_rows if self.rows is None else self.rows,
             "label_noise": dataset.label_noise if self.label_noise is None else self.label_noise,
             "fusion": self.fusion,
-            "epochs": self.epochs,
+            "epochs": dataset.epochs if self.epochs is None else self.epochs,
             "batch_size": self.batch_size,
             **self._options(dataset),
         }
@@ -218,7 +219,7 @@ def _build_dataset_task(source: DatasetSource) -> Task:
         modalities=tuple(sizes),
         load=draw,
         build_model=lambda: build(sizes, dataset.classes),
-        epochs=source.epochs,
+        epochs=settings["epochs"],
         batch_size=source.batch_size,
     )
 

@@ -1,7 +1,8 @@
 """One step of the training loop, which plain optimizers take under the same condition as the engine's methods."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from math import isfinite
 from typing import Any
 
@@ -82,7 +83,12 @@ def take_step(optimizer: Optimizer, closure: MultimodalClosure) -> tuple[Tensor 
 
 def _needs_closure(optimizer: Optimizer) -> bool:
     # The class's, since schedulers and others wrap the instance's.
-    parameter = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return _step_needs_closure(type(optimizer).step)
+
+
+@cache
+def _step_needs_closure(step: Callable[..., Any]) -> bool:
+    parameter = inspect.signature(step).parameters.get("closure")
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
