@@ -4,7 +4,13 @@ from typing import Any
 
 from msam.training import CRITERIA
 
-FIRST_PROTOCOL = {"trials": 0, "tuning_seeds": 0, "select_by": "accuracy", "one_standard_error": False}
+FIRST_PROTOCOL = {
+    "trials": 0,
+    "tuning_seeds": 0,
+    "select_by": "accuracy",
+    "one_standard_error": False,
+    "equivalence_margin": None,
+}
 
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:

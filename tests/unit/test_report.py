@@ -17,8 +17,8 @@ from msam.compare.trials import Setting
 from msam.report import print_report, state_verdict, write_page
 from msam.report.drawing import METHOD_STYLES, MODALITY_STYLES
 from msam.report.page import render_page
-from msam.report.printing import render_table
-from msam.report.tables import branches_content, results_content
+from msam.report.printing import print_reports, render_table
+from msam.report.tables import branches_content, control_content, results_content
 
 BASE = [0.70, 0.72, 0.74, 0.73, 0.71]
 NOISE = [0.01, -0.01, 0.005, -0.005, 0.0]
@@ -98,7 +98,7 @@ def make_findings(
         "rho": more.get("rho", []),
         "command": "msam compare --out '<folder>'",
     }
-    protocol = {**FIRST_PROTOCOL, "select_by": more.get("select_by", "accuracy")}
+    protocol = {name: more.get(name, value) for name, value in FIRST_PROTOCOL.items()}
     return find_out({**comparison, **protocol}, [completed(record) for record in records])
 
 
@@ -111,7 +111,10 @@ def test_a_tie_is_called_a_tie_and_the_cheapest_is_kept() -> None:
         "No method can be told apart from SGD on this data: the largest paired difference is that"
     )
     assert "of Modality-Aware SAM, +2.0 points (95 % interval -" in verdict.headline
-    assert verdict.headline.endswith("corrected for 3 comparisons).")
+    assert "corrected for 3 comparisons); one of " in verdict.headline
+    assert verdict.headline.endswith(
+        " points would have been told in four of five cases. SGD with twice the passes is equivalent, within 1.0 points, to it."
+    )
     assert verdict.details[0].startswith("Modality-Aware SAM cannot be told apart from SGD (+2.0 points, -")
     assert "SGD with twice the passes (" in verdict.details[0] and "or SAM at the radius chosen for it (" in verdict.details[0]
     assert verdict.advice.startswith("Keep SGD: it is the cheapest")
@@ -263,10 +266,79 @@ def test_the_table_holds_strength_interval_difference_and_cost() -> None:
     row = next(row for row in results_content(make_findings(TIE), with_costs=True).rows if row[0].startswith("Modality-Aware"))
     assert row[0] == "Modality-Aware SAM\nrho = 0.1"
     assert re.fullmatch(r"74\.0 ± \d+\.\d", row[1])
-    assert re.fullmatch(r"\+2\.0\n\[-\d+\.\d, \+\d+\.\d\]", row[2])
+    assert re.fullmatch(r"\+2\.0\n\[-\d+\.\d, \+\d+\.\d\]\ninconclusive\ntold from \d\.\d", row[2])
     assert 0 < float(row[3]) <= 1
     assert row[5:] == ("2.0x", "1.0x")
     assert render_table(make_findings(TIE)).row_count == 4
+
+
+EQUAL = {"base": BASE, "sam": shifted(0.001, 0.002), "asam": shifted(-0.002, 0.002)}
+
+
+def test_what_lies_within_the_margin_is_equivalent_also_where_zero_does_not_lie_in_it() -> None:
+    found = make_findings(EQUAL)
+    assert found.margin == 0.01
+    headline = state_verdict(found).headline
+    assert headline.startswith("All 2 methods are equivalent, within 1.0 points, to SGD on this data: the largest paired")
+    assert state_verdict(found).advice == "Keep SGD: it is the cheapest, and nothing that was compared beats it."
+    rows = {row[0].split("\n")[0]: row for row in results_content(found).rows}
+    assert "\nequivalent\n" in rows["SAM"][2] and "\nequivalent\n" in rows["ASAM"][2]
+    assert found.method("asam").to_base.high < 0, "or this test shows nothing"
+    narrow = make_findings(EQUAL, equivalence_margin=0.0005)
+    assert state_verdict(narrow).headline.startswith("SAM beats SGD on this data: +0.1 points")
+    other = make_findings({name: [100 * value for value in values] for name, values in EQUAL.items()}, metric="gain")
+    assert other.margin is None and "equivalent" not in state_verdict(other).headline
+
+
+def test_what_more_seeds_cannot_tell_is_said_where_something_is_open() -> None:
+    said = "More seeds alone would not tell differences below"
+    assert any(caveat.startswith(said) for caveat in state_verdict(make_findings(TIE)).caveats)
+    assert not any(caveat.startswith(said) for caveat in state_verdict(make_findings(EQUAL)).caveats)
+
+
+def test_a_modality_dominates_only_if_it_is_measurably_ahead() -> None:
+    assert any(detail.startswith("image dominates: ") for detail in state_verdict(make_findings(TIE)).details)
+    unsure = make_findings(TIE)
+    for place, record in enumerate(unsure.base.records):
+        share = 0.7 if place % 2 else 0.4
+        record["test"]["contributions"].update(image=share, sound=1 - share)
+    details = state_verdict(unsure).details
+    assert any(detail.startswith("No modality measurably dominates: image contributes most") for detail in details)
+
+
+def test_several_comparisons_make_one_report_whose_first_sentences_are_their_verdicts() -> None:
+    one, two = make_findings(TIE), make_findings({**TIE, "sam": shifted(0.1, 0.02)}, joint=0.5)
+    out = io.StringIO()
+    print_reports([one, two], Console(file=out, width=1000), Path("report.html"))
+    first, second, *_ = (line for line in out.getvalue().splitlines() if line)
+    assert first.startswith("<toy> & task (selected by accuracy): No method can be told apart from SGD")
+    assert second.startswith("<toy> & task (selected by accuracy): SAM beats SGD on this data")
+    assert out.getvalue().rstrip().endswith("Page: report.html")
+    page = read(render_page([one, two]))
+    assert len(page.ids) == len(set(page.ids)), "figures of both have ids of their own"
+    assert {"forest", "part2-forest", "part2-starvation"} <= set(page.ids)
+    assert render_page([one]) == render_page(one)
+
+
+def test_further_test_splits_stand_side_by_side() -> None:
+    assert control_content(make_findings(TIE)) is None
+    found = make_findings(TIE, joint=0.5)
+    metrics = {"base": 0.9, "base_2x": 0.95, "sam": 0.85, "modality_aware_sam": 0.9}
+    records = [
+        completed(
+            {**run, "test": {**run["test"], "others": {"easy": {"metric": metrics.get(run["method"], 0.5), "loss": 1.0}}}}
+        )
+        for runs in [*(method.records for method in found.methods), *found.runs_alone.values()]
+        for run in runs
+    ]
+    content = control_content(find_out({**found.comparison, "rho": [0.1]}, records))
+    assert content.columns == ("Method", "Test, %", "Easy", "q*")
+    rows = {row[0]: row[1:] for row in content.rows}
+    assert rows["SGD"][1:] == ("90.0 ± 0.0", "")
+    assert rows["SAM"][1:] == ("85.0 ± 0.0", "83 %"), "it loses 5 points there and gains 1 here"
+    assert rows["Modality-Aware SAM"][2] == "0 %"
+    assert rows["SGD, twice the passes"][2] == "\N{EN DASH}", "it gains nothing on the test split"
+    assert rows["SGD, image only"][1] == "50.0 ± 0.0"
 
 
 def test_two_modalities_have_no_column_twice() -> None:

@@ -50,6 +50,7 @@ def compare(options: Compare, command: str, console: Console) -> None:
             out / part.name,
             _radii(options.rho),
             one_standard_error=options.one_standard_error,
+            equivalence_margin=options.equivalence_margin,
             select_by=part.select_by if options.select_by is None else options.select_by,
             command=command,
             **_shared(options),

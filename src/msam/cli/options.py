@@ -69,6 +69,9 @@ class Compare:
     Accuracy if left out; one-missing for the control."""
     one_standard_error: bool = False
     """Choose the strongest setting that costs nothing that could be told, in place of the best."""
+    equivalence_margin: float | None = None
+    """The smallest difference that matters, in units of the metric (0.01 is one point of accuracy): methods whose interval lies
+    within it are called equivalent. 0.01 for accuracy if left out; other metrics have none then."""
     rho: str = ""
     """Comma-separated radii to use as they are, with the task's learning rate."""
     out: Path | None = None

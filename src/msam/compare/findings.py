@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
+from msam.compare.judgement import default_margin
 from msam.compare.naming import with_shown_names
 from msam.compare.recipes import find_recipe
 from msam.compare.records import Record, RunKey, key_of
@@ -122,6 +123,12 @@ class Findings:
         return found
 
     @property
+    def margin(self) -> float | None:
+        """The smallest difference that matters, in units of the metric; None if none was named and the metric has none."""
+        found: float | None = self.comparison["equivalence_margin"]
+        return default_margin(self.comparison["task"]["metric"]) if found is None else found
+
+    @property
     def test_share(self) -> float:
         """The share of the data that a test split takes: the expected overlap of two seeds' test splits."""
         return self.test_rows / self.pool
@@ -131,6 +138,20 @@ class Findings:
         """The modality with the largest contribution under the base optimizer."""
         shares = self.base.contributions
         return max(shares, key=lambda name: -math.inf if math.isnan(shares[name]) else shares[name])
+
+    def share_interval(self, name: str, other: str | None = None) -> Interval:
+        """Estimate a modality's share of the contributions under the base, or by how much it is ahead of another's.
+
+        Args:
+            name: Of the modality.
+            other: Of another one, whose share is taken off.
+
+        Returns:
+            Over seeds.
+        """
+        shares = [run["test"]["contributions"] for run in self.base.records]
+        values = [as_number(share[name]) - (as_number(share[other]) if other is not None else 0.0) for share in shares]
+        return mean_interval(values, test_share=self.test_share)
 
     def method(self, name: str) -> MethodFindings | None:
         """Look a method up.

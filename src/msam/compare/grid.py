@@ -67,6 +67,8 @@ class Plan:
     """The criterion by which settings and epochs are chosen: one of `msam.training.CRITERIA`, or "task"."""
     one_standard_error: bool = False
     """Whether to take the strongest setting that costs nothing that could be told, in place of the best."""
+    equivalence_margin: float | None = None
+    """The smallest difference that matters, in units of the metric; None for that of the metric, if it has one."""
     in_process: bool = False
     """Whether runs are trained in this process, one after the other, in place of ``jobs`` workers."""
 
@@ -84,6 +86,11 @@ class Plan:
             raise InvalidValueError(f"select_by must be one of {[*CRITERIA, OWN]}, found {self.select_by!r}")
         if self.run_timeout is not None and not 0 < self.run_timeout < float("inf"):
             raise InvalidValueError(f"run_timeout must be > 0 seconds, found {self.run_timeout:g}; leave it out for none")
+        if self.equivalence_margin is not None and not 0 < self.equivalence_margin < float("inf"):
+            raise InvalidValueError(
+                f"equivalence_margin must be finite and > 0, in units of the metric, found {self.equivalence_margin:g}; leave "
+                "it out for .01 of a metric in [0, 1], and no verdict of equivalence for others"
+            )
         if self.run_timeout is not None and self.in_process:
             raise InvalidValueError(
                 f"a run can be ended only if it has a process of its own, found run_timeout {self.run_timeout:g} with "
@@ -191,4 +198,5 @@ def describe_plan(plan: Plan, task: dict[str, Any], digest: str) -> dict[str, An
         "tuning_seeds": plan.tuning_seeds,
         "select_by": plan.select_by,
         "one_standard_error": plan.one_standard_error,
+        "equivalence_margin": plan.equivalence_margin,
     }

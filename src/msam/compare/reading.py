@@ -103,9 +103,16 @@ _COMPARISON = fields(
         "tuning_seeds": whole(0, 10_000),
         "select_by": text(),
         "one_standard_error": truth,
+        "equivalence_margin": or_none(number(0, above=True)),
     }
 )
-_FIRST_PROTOCOL = {"trials": 0, "tuning_seeds": 0, "select_by": ACCURACY, "one_standard_error": False}
+_FIRST_PROTOCOL = {
+    "trials": 0,
+    "tuning_seeds": 0,
+    "select_by": ACCURACY,
+    "one_standard_error": False,
+    "equivalence_margin": None,
+}
 """What comparisons of version 0.1 do not say."""
 
 

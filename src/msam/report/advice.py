@@ -12,6 +12,7 @@ from msam.report.evidence import (
     judged,
     named,
     relate,
+    relate_to_base,
     rivals,
     shown_difference,
     spoken,
@@ -40,7 +41,7 @@ def give_advice(findings: Findings) -> str:
         return f"Keep {base}: none of the others could be judged. Mend their runs first, if you want to compare them."
     if relate(shown_difference(judged(findings)[0])) is Relation.UNKNOWN:
         return f"Run more seeds, ten or more if you can, before choosing; until then keep {base}, the cheapest."
-    better = [method for method in judged(findings) if relate(shown_difference(method)) is Relation.BETTER]
+    better = [method for method in judged(findings) if relate_to_base(findings, method) is Relation.BETTER]
     sentences = [_advise_winner(findings, better) if better else _advise_base(findings), *_advise_starved(findings)]
     return " ".join(sentences)
 
@@ -58,9 +59,10 @@ def _advise_mending(findings: Findings) -> str:
 def _advise_base(findings: Findings) -> str:
     units, base = units_of(findings), findings.base.label
     reach = max(shown_difference(method).high for method in judged(findings))
+    is_small = all(relate_to_base(findings, method) is Relation.EQUIVALENT for method in judged(findings))
     compared = "was compared" if len(judged(findings)) == len(rivals(findings)) else "could be judged"
     keep = f"Keep {base}: it is the cheapest, and nothing that {compared} beats it."
-    if reach <= 0:
+    if reach <= 0 or is_small:
         return keep
     more = f"A gain of up to {units.amount(reach)} is not excluded; if one of that size matters to you, run more seeds"
     return f"{keep} {more} or use a larger test set."

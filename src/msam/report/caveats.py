@@ -6,7 +6,7 @@ from statistics import fmean
 
 from msam.compare import Findings, pair_runs
 from msam.report.doubts import tell_diverged, tell_unknown
-from msam.report.evidence import named, rivals, shown_difference, spoken
+from msam.report.evidence import Relation, named, relate_to_base, rivals, shown_difference, spoken
 from msam.report.units import join_words, percent, units_of
 
 FEW_SEEDS = 10
@@ -24,7 +24,7 @@ def list_caveats(findings: Findings) -> tuple[str, ...]:
         One or two sentences each, the weightiest first.
     """
     doubts = (tell_diverged, tell_unknown)
-    limits = (_seeds, _test_rows, _edges, _monge, _equal_base, _last_epoch, _overlap, _task, _selection, _fixed, _base)
+    limits = (_seeds, _power, _test_rows, _edges, _monge, _equal_base, _last_epoch, _overlap, _task, _selection, _fixed, _base)
     return tuple(caveat for source in (*doubts, *limits) for caveat in source(findings))
 
 
@@ -42,6 +42,17 @@ def _seeds(findings: Findings) -> Iterator[str]:
         yield f"Few seeds ({seeds}): the intervals of the differences reach {span}{' points' if units.percent else ''}."
     else:
         yield f"Few seeds ({seeds})."
+
+
+def _power(findings: Findings) -> Iterator[str]:
+    """What more seeds cannot change, where a method could not be told apart."""
+    units = units_of(findings)
+    unsure = [method for method in rivals(findings) if relate_to_base(findings, method) is Relation.TIE]
+    floors = [floor for method in unsure if (floor := shown_difference(method).floor) > 0]
+    if floors:
+        least, most = units.amount(min(floors)), units.amount(max(floors))
+        span = least if least == most else f"{least} to {most}"
+        yield f"More seeds alone would not tell differences below {span}, as test splits overlap; more data would."
 
 
 def _test_rows(findings: Findings) -> Iterator[str]:

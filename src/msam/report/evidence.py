@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from enum import Enum
 
-from msam.compare import Findings, Interval, MethodFindings, paired_interval
+from msam.compare import Findings, Interval, Judgement, MethodFindings, judge, paired_interval
 from msam.compare.records import Record
 from msam.errors import InvalidValueError
 from msam.training.goals import BALANCED, ONE_MISSING, WORST_MISSING
@@ -15,28 +15,47 @@ class Relation(Enum):
 
     BETTER = "beats"
     WORSE = "is worse than"
+    EQUIVALENT = "is equivalent to"
     TIE = "cannot be told apart from"
     UNKNOWN = "differs, in a single seed, from"
     NONE = "cannot be compared with"
 
 
-def relate(difference: Interval) -> Relation:
+_RELATIONS = {
+    Judgement.EQUIVALENT: Relation.EQUIVALENT,
+    Judgement.BETTER: Relation.BETTER,
+    Judgement.WORSE: Relation.WORSE,
+    Judgement.INCONCLUSIVE: Relation.TIE,
+    Judgement.UNKNOWN: Relation.UNKNOWN,
+    Judgement.NONE: Relation.NONE,
+}
+
+
+def relate(difference: Interval, margin: float | None = None) -> Relation:
     """Tell what an interval of "first minus second" says about the first.
 
     Args:
         difference: The interval.
+        margin: The smallest difference that matters; nothing is equivalent without one.
 
     Returns:
-        `Relation.TIE` where it holds zero, `Relation.UNKNOWN` where there is none, `Relation.NONE` where there is no difference
-        either: a run diverged, or has no number.
+        `Relation.EQUIVALENT` where it lies inside the margin, `Relation.TIE` where it holds zero, `Relation.UNKNOWN` where
+        there is none, `Relation.NONE` where there is no difference either: a run diverged, or has no number.
     """
-    if math.isnan(difference.mean):
-        return Relation.NONE
-    if math.isnan(difference.half_width):
-        return Relation.UNKNOWN
-    if difference.low > 0:
-        return Relation.BETTER
-    return Relation.WORSE if difference.high < 0 else Relation.TIE
+    return _RELATIONS[judge(difference, margin)]
+
+
+def relate_to_base(findings: Findings, method: MethodFindings) -> Relation:
+    """Tell what a rival's corrected difference to the base says, with the comparison's margin.
+
+    Args:
+        findings: Of the comparison.
+        method: Not the base itself.
+
+    Returns:
+        The relation.
+    """
+    return relate(shown_difference(method), findings.margin)
 
 
 def rivals(findings: Findings) -> tuple[MethodFindings, ...]:
@@ -107,6 +126,21 @@ def gain_over_base(findings: Findings, method: MethodFindings, pick: Callable[[R
     """
     count = max(1, len(rivals(findings)))
     return paired_interval(method.records, findings.base.records, pick, comparisons=count, test_share=findings.test_share)
+
+
+def is_ahead(findings: Findings, name: str) -> bool:
+    """Tell whether a modality's share of the contributions under the base is measurably larger than any other's.
+
+    Args:
+        findings: Of the comparison.
+        name: Of the modality.
+
+    Returns:
+        Whether the interval of each difference lies above zero; with a single seed, whether it is larger.
+    """
+    others = [other for other in findings.base.contributions if other != name]
+    gaps = [findings.share_interval(name, other) for other in others]
+    return all(gap.mean > 0 if math.isnan(gap.half_width) else gap.low > 0 for gap in gaps)
 
 
 def is_starved(loss: Interval) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from msam.compare import Findings, MethodFindings, mean_interval
+from msam.compare import Findings, MethodFindings, judge, mean_interval
 from msam.compare.trust import as_number
 from msam.report.evidence import rivals, setting_text
 from msam.report.units import ACCURACY, DASH, criterion_text, p_text, percent, units_of
@@ -60,7 +60,11 @@ def _results_note(findings: Findings) -> str:
     parts = [f"Mean over {seeds} seeds ± half of the 95 % interval; {_selection_note(findings)}."]
     if count:
         corrected = f", corrected for {count} comparisons; p after Holm" if count > 1 else ""
-        parts.append(f"To {base}: paired difference with its 95 % interval{corrected}.")
+        margin = "" if findings.margin is None else f"; equivalent: within {units_of(findings).amount(findings.margin)}"
+        parts.append(
+            f"To {base}: paired difference with its 95 % interval{corrected}, what that says{margin}, and from which true "
+            "difference on it would have said better or worse in four of five cases."
+        )
     if findings.method("base_2x") is not None and count > 1:
         parts.append(f"{base} 2x: {base} with twice the passes.")
     return " ".join(parts)
@@ -79,13 +83,21 @@ def _results_row(findings: Findings, method: MethodFindings, doubled: bool, with
     if rivals(findings):
         differences = [method.to_base, method.to_equal_passes] if doubled else [method.to_base]
         cells = ["" if gap is None else f"{units.signed(gap.mean)}\n{units.brackets(gap)}".strip() for gap in differences]
-        yield cells[0]
+        yield "\n".join(filter(None, (cells[0], *_judgement(findings, method))))
         if findings.comparison["seeds"] > 1:
             yield p_text(method.p_value)
         yield from cells[1:]
     if with_costs:
         yield f"{method.gradient_evaluations:.1f}x"
         yield f"{method.seconds:.1f}x"
+
+
+def _judgement(findings: Findings, method: MethodFindings) -> Iterator[str]:
+    gap = method.to_base
+    if gap is None or math.isnan(gap.half_width):
+        return
+    yield judge(gap, findings.margin).value
+    yield f"told from {units_of(findings).plain(gap.detectable)}"
 
 
 def branches_content(findings: Findings) -> TableContent:

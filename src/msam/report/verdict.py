@@ -12,9 +12,11 @@ from msam.report.evidence import (
     asks_for_missing,
     best_of,
     gain_over_base,
+    is_ahead,
     is_starved,
     judged,
     relate,
+    relate_to_base,
     rivals,
     shown_difference,
     spoken,
@@ -99,23 +101,49 @@ def _headline_of_judged(findings: Findings) -> str:
     base, known = findings.base, judged(findings)
     if math.isnan(shown_difference(known[0]).half_width):
         return f"One seed cannot tell methods apart: {_the_largest(findings, known)}, and how much of it is chance is unknown."
-    better = [method for method in known if relate(shown_difference(method)) is Relation.BETTER]
-    worse = [method for method in known if relate(shown_difference(method)) is Relation.WORSE]
+    better = [method for method in known if relate_to_base(findings, method) is Relation.BETTER]
+    worse = [method for method in known if relate_to_base(findings, method) is Relation.WORSE]
+    equivalent = [method for method in known if relate_to_base(findings, method) is Relation.EQUIVALENT]
     if better:
         return _headline_of_wins(findings, better)
     if worse:
         return _headline_of_losses(findings, worse)
+    if len(equivalent) == len(known):
+        return _headline_of_equals(findings, equivalent)
+    detects = _detectable(findings, [method for method in known if method not in equivalent])
     if len(known) == 1:
         difference = _evidence(findings, shown_difference(known[0]))
-        return f"{spoken(known[0])} cannot be told apart from {base.label} on this data: the paired difference is {difference}."
-    return f"No method can be told apart from {base.label} on this data: {_the_largest(findings, known)}."
+        return (
+            f"{spoken(known[0])} cannot be told apart from {base.label} on this data: the paired difference is "
+            f"{difference}{detects}."
+        )
+    told = f" {join_words([spoken(method) for method in equivalent])} {_within(findings, equivalent)} it." if equivalent else ""
+    return f"No method can be told apart from {base.label} on this data: {_the_largest(findings, known)}{detects}.{told}"
+
+
+def _headline_of_equals(findings: Findings, methods: list[MethodFindings]) -> str:
+    base, count = findings.base.label, len(methods)
+    who = spoken(methods[0]) if count == 1 else f"All {count} methods"
+    return f"{who} {_within(findings, methods)} {base} on this data: {_the_largest(findings, methods)}."
+
+
+def _within(findings: Findings, methods: list[MethodFindings]) -> str:
+    assert findings.margin is not None
+    verb = "is" if len(methods) == 1 else "are"
+    return f"{verb} equivalent, within {units_of(findings).amount(findings.margin)}, to"
+
+
+def _detectable(findings: Findings, methods: list[MethodFindings]) -> str:
+    """The smallest difference that the design would have told, for the method with the widest interval."""
+    known = [found for method in methods if math.isfinite(found := shown_difference(method).detectable)]
+    return f"; one of {units_of(findings).amount(max(known))} would have been told in four of five cases" if known else ""
 
 
 def _headline_of_wins(findings: Findings, better: list[MethodFindings]) -> str:
     ours = findings.method("modality_aware_sam")
     absent = ""
     if ours is not None and ours not in better:
-        absent = f"; {ours.label} {relate(shown_difference(ours)).value} {findings.base.label}"
+        absent = f"; {ours.label} {relate_to_base(findings, ours).value} {findings.base.label}"
     best = max(better, key=lambda method: shown_difference(method).mean)
     if len(better) == 1:
         difference = _evidence(findings, shown_difference(best))
@@ -169,7 +197,8 @@ def _modality_aware(findings: Findings) -> Iterator[str]:
     if sam is not None:
         against["SAM at the radius chosen for it"] = findings.difference(ours, sam)
     for relation in (known for known in Relation if known is not Relation.NONE):
-        chosen = [f"{name} ({units.difference(gap)})" for name, gap in against.items() if relate(gap) is relation]
+        margin = findings.margin
+        chosen = [f"{name} ({units.difference(gap)})" for name, gap in against.items() if relate(gap, margin) is relation]
         if chosen:
             yield f"{ours.label} {relation.value} {join_words(chosen, 'or' if relation is Relation.TIE else 'and')}."
 
@@ -182,8 +211,17 @@ def _dominance(findings: Findings) -> Iterator[str]:
     ours = findings.method("modality_aware_sam")
     told = ours is not None and not ours.diverged and not math.isnan(ours.contributions[name])
     change = f", and {percent(ours.contributions[name])} under {ours.label}" if ours is not None and told else ""
+    held = f"its share of the contributions is {percent(shares[name])}{_share_span(findings, name)} under {findings.base.label}"
+    if not is_ahead(findings, name):
+        yield f"No modality measurably dominates: {name} contributes most, {held}{change}."
+        return
     verb = "dominates" if shares[name] > 0.5 else "contributes most"
-    yield f"{name} {verb}: its share of the contributions is {percent(shares[name])} under {findings.base.label}{change}."
+    yield f"{name} {verb}: {held}{change}."
+
+
+def _share_span(findings: Findings, name: str) -> str:
+    share = findings.share_interval(name)
+    return "" if math.isnan(share.half_width) else f" ({percent(share.low)} to {percent(share.high)})"
 
 
 def _starvation(findings: Findings) -> Iterator[str]:

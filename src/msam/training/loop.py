@@ -17,6 +17,7 @@ from msam.contribution import Coalition, ContributionRule, all_coalitions, mask_
 from msam.contribution.coalitions import LateFusionModel, encode, evaluation_mode
 from msam.contribution.nested import pick_rows
 from msam.data import Split, Splits
+from msam.errors import SkippedStepsWarning
 from msam.optim import SharpnessAware, ShrinkageWarning
 from msam.optim.methods.contributions import ContributionMethod
 from msam.training.evaluation import Evaluation, evaluate
@@ -95,8 +96,9 @@ def run_training(
     """
     started = perf_counter()
     with reproducible(seed), warnings.catch_warnings():
-        # The result carries the shrinkage, and the report speaks of it once for all runs.
-        warnings.simplefilter("ignore", ShrinkageWarning)
+        # The result carries the shrinkage and the skipped steps, and the report speaks of them once for all runs.
+        for known in (ShrinkageWarning, SkippedStepsWarning):
+            warnings.simplefilter("ignore", known)
         splits = load_splits(task, seed)
         model = build_model(task)
         base = task.build_optimizer(model.parameters())
