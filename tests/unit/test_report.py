@@ -341,6 +341,25 @@ def test_further_test_splits_stand_side_by_side() -> None:
     assert rows["SGD, image only"][1] == "50.0 ± 0.0"
 
 
+def test_a_control_recommends_no_method_and_says_whether_the_comparison_could_tell() -> None:
+    won = make_findings({**TIE, "sam": shifted(0.1, 0.02)}, joint=0.5)
+
+    def as_control(gain: float) -> str:
+        records = [run for method in won.methods for run in method.records]
+        for run in (run for runs in won.runs_alone.values() for run in runs):
+            base = won.base.records[run["seed"]]["test"]["metric"]
+            noise = 0.01 * (-1) ** run["seed"]
+            records.append(completed({**run, "test": {**run["test"], "metric": base + gain + noise}}))
+        task = {**won.comparison["task"], "control": True}
+        return state_verdict(find_out({**won.comparison, "task": task, "rho": [0.1]}, records)).advice
+
+    assert state_verdict(won).advice.startswith("Use SAM")
+    told = as_control(0.2)
+    assert told.startswith("Choose no method by this control. It shows that such a comparison can tell: SGD with image only")
+    assert "92.2 %, with all modalities 72.0 %" in told
+    assert as_control(0.0).startswith("Do not trust ties of such comparisons")
+
+
 def test_two_modalities_have_no_column_twice() -> None:
     assert not any("Without" in column for column in branches_content(make_findings(TIE)).columns)
     three = branches_content(make_findings(TIE, names=("a", "b", "c")))

@@ -123,6 +123,11 @@ class Findings:
         return found
 
     @property
+    def is_control(self) -> bool:
+        """Whether the task tests comparisons, not methods."""
+        return self.comparison["task"].get("control") is True
+
+    @property
     def margin(self) -> float | None:
         """The smallest difference that matters, in units of the metric; None if none was named and the metric has none."""
         found: float | None = self.comparison["equivalence_margin"]

@@ -39,6 +39,8 @@ class Dataset:
     """Training rows of a comparison unless others are asked for."""
     label_noise: float = 0.2
     epochs: int = 30
+    is_control: bool = False
+    """Whether it is made to test comparisons, not methods: something is known to be there to be found."""
     """Share of wrong training labels in a comparison unless another is asked for."""
 
     @property
@@ -126,6 +128,7 @@ CATALOG: dict[str, Dataset] = {
             options={"palette": "corners", "reliability": 1.0},
             training_rows=700,
             epochs=10,
+            is_control=True,
             label_noise=0.0,
         ),
     )

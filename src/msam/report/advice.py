@@ -2,7 +2,7 @@
 
 import math
 
-from msam.compare import Findings, MethodFindings
+from msam.compare import Findings, MethodFindings, paired_interval
 from msam.report.evidence import (
     Relation,
     asks_for_missing,
@@ -32,6 +32,8 @@ def give_advice(findings: Findings) -> str:
     base = findings.base.label
     if findings.base.diverged:
         return _advise_mending(findings)
+    if findings.is_control and findings.alone:
+        return _advise_on_control(findings)
     if not rivals(findings):
         return f"Compare {base} with at least one method before choosing."
     if findings.base.unknown:
@@ -44,6 +46,27 @@ def give_advice(findings: Findings) -> str:
     better = [method for method in judged(findings) if relate_to_base(findings, method) is Relation.BETTER]
     sentences = [_advise_winner(findings, better) if better else _advise_base(findings), *_advise_starved(findings)]
     return " ".join(sentences)
+
+
+def _advise_on_control(findings: Findings) -> str:
+    """Whether the comparison found what is known to be there; methods are not recommended by it."""
+    units, base = units_of(findings), findings.base
+    name = max(findings.alone, key=lambda modality: findings.alone[modality].mean)
+    runs, share = findings.runs_alone[name], findings.test_share
+    gap = paired_interval(runs, base.records, lambda run: run["test"]["metric"], comparisons=1, test_share=share)
+    held = (
+        f"{base.label} with {name} only reaches {units.value(findings.alone[name].mean)}, with all modalities "
+        f"{units.value(base.metric.mean)} ({units.difference(gap)})"
+    )
+    if relate(gap, findings.margin) is not Relation.BETTER:
+        return (
+            "Do not trust ties of such comparisons: something is known to be there to be found, and it was not told apart: "
+            f"{held}. Run more seeds or train on more rows."
+        )
+    return (
+        f"Choose no method by this control. It shows that such a comparison can tell: {held}; methods rank by how little they "
+        "trust what misleads, which need not be what they have learned."
+    )
 
 
 def _advise_mending(findings: Findings) -> str:

@@ -225,13 +225,16 @@ def control_content(findings: Findings) -> TableContent | None:
         ]
         label = f"{findings.base.label}, {name} only"
         rows.append((label, *map(units.estimate, [findings.alone[name], *others]), ""))
+    shift = (
+        "A controlled shift: the test split differs from training on purpose, the other does not, and methods rank by how "
+        "little they trust what has changed, which need not be what they have learned. "
+    )
     return TableContent(
         title="Test splits side by side",
         note=(
-            "A controlled shift: the test split differs from training on purpose, the others do not, and methods rank there by "
-            "how little they trust what has changed, which need not be what they have learned. q*: the share of shifted cases "
-            f"from which a method pays against {findings.base.label}; 0 where it loses nothing, {DASH} where it gains nothing. "
-            "Last rows: models that were trained with one modality only."
+            f"{shift if findings.is_control else ''}q*: the share of cases of the test split's kind, the rest being of the "
+            f"{names[0]} kind, from which on a method is better than {findings.base.label}; 0 where it loses nothing, {DASH} "
+            "where it gains nothing. Last rows: models that were trained with one modality only."
         ),
         columns=tuple(columns),
         rows=tuple(rows),

@@ -85,8 +85,8 @@ def introduce(findings: Findings) -> str:
         The headline, with the task and what was selected for before it.
     """
     task = findings.comparison["task"]["name"].split(" (")[0]
-    shift = "controlled shift, " if findings.base.others else ""
-    return f"{task} ({shift}selected by {criterion_text(findings)}): {state_verdict(findings).headline}"
+    control = "a control, " if findings.is_control else ""
+    return f"{task} ({control}selected by {criterion_text(findings)}): {state_verdict(findings).headline}"
 
 
 def _left_out(findings: Findings) -> str:

@@ -220,6 +220,7 @@ def _build_dataset_task(source: DatasetSource) -> Task:
         load=draw,
         build_model=lambda: build(sizes, dataset.classes),
         epochs=settings["epochs"],
+        config={"control": True} if dataset.is_control else {},
         batch_size=source.batch_size,
     )
 
