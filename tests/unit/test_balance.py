@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import cross_entropy, mse_loss
 
 import msam
-from msam.balance import JointUnimodal, ModalityDropout
+from msam import MultimodalClosure
+from msam.balance import JointUnimodal, LabelSmoothing, ModalityDropout
 
 
 def closure_of(samples: int, modalities: int) -> msam.MultimodalClosure:
@@ -83,7 +85,7 @@ def test_dropout_keeps_infinity_out():
     assert not closure.inputs["a"].isnan().any()
 
 
-@pytest.mark.parametrize("probability", [-0.1, 1.0, float("nan")])
+@pytest.mark.parametrize("probability", [-0.1, 1.01, float("nan")])
 def test_dropout_probability_out_of_range(probability: float):
     with pytest.raises(ValueError, match="probability must be in"):
         ModalityDropout(probability)
@@ -115,3 +117,39 @@ def test_joint_loss_equals_a_computation_by_hand():
 def test_joint_weight_out_of_range(weight: float):
     with pytest.raises(ValueError, match="weight must be finite and >= 0"):
         JointUnimodal(weight)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_label_smoothing_is_cross_entropy_with_smoothed_targets(smoothing: float, reduction: str):
+    model = torch.nn.Linear(3, 4)
+    inputs, target = {"a": torch.randn(6, 3)}, torch.randint(4, (6,))
+
+    def loss_fn(output: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(output, target, reduction=reduction)
+
+    closure = MultimodalClosure(lambda x: model(x["a"]), inputs, target, loss_fn)
+    LabelSmoothing(smoothing).prepare_(closure, torch.Generator())
+    wanted = cross_entropy(model(inputs["a"]), target, label_smoothing=smoothing)
+    torch.testing.assert_close(closure(), wanted.detach())
+
+
+def test_label_smoothing_needs_classes():
+    closure = MultimodalClosure(lambda x: x["a"][:, 0], {"a": torch.randn(6, 3, requires_grad=True)}, torch.zeros(6), mse_loss)
+    LabelSmoothing(0.1).prepare_(closure, torch.Generator())
+    with pytest.raises(ValueError, match=r"label smoothing needs logits of classes"):
+        closure()
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=r"smoothing must be in \[0, 1\)"):
+            LabelSmoothing(wrong)
+
+
+def test_dropout_of_one_leaves_each_sample_one_modality():
+    closure = MultimodalClosure(sum_of, {name: torch.ones(50, 1) for name in "abc"}, torch.zeros(50), mse_loss)
+    ModalityDropout(1.0).prepare_(closure, torch.Generator().manual_seed(0))
+    kept = torch.cat(list(closure.inputs.values()), 1)
+    assert (kept.sum(1) == 1).all() and (kept.sum(0) > 5).all()
+
+
+def sum_of(inputs: dict[str, Tensor]) -> Tensor:
+    return torch.cat(list(inputs.values()), 1).sum(1)

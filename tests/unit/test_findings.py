@@ -9,6 +9,9 @@ from scipy import stats
 from hand_made import FIRST_PROTOCOL, completed
 from msam.compare import find_out, mean_interval
 from msam.compare.trials import Setting
+from msam.report import state_verdict
+from msam.report.evidence import rivals
+from msam.report.tables import results_content
 
 RECORD = dict[str, Any]
 
@@ -211,3 +214,17 @@ def test_one_seed_gives_means_without_intervals():
     assert sam.to_base.mean == pytest.approx(0.05)
     assert math.isnan(sam.to_base.half_width)
     assert not sam.to_base.excludes_zero
+
+
+def test_controls_are_shown_and_count_as_no_comparison():
+    controls = [record("modality_dropout_always", None, seed, metric) for seed, metric in enumerate((0.80, 0.81, 0.84))]
+    alone = find_out(comparison(["base", "sam"]), ALL)
+    found = find_out(comparison(["base", "modality_dropout_always", "sam"]), [*ALL, *controls])
+    assert found.method("sam").to_base == alone.method("sam").to_base
+    assert found.method("sam").p_value == alone.method("sam").p_value
+    control = found.method("modality_dropout_always")
+    assert control.is_control and control.p_value is None
+    assert control.to_base.half_width == pytest.approx(mean_interval([0.1, 0.09, 0.1], test_share=0.25).half_width)
+    assert [method.name for method in rivals(found)] == ["sam"]
+    assert "1.0 points" not in state_verdict(found).headline and "dropout" not in state_verdict(found).headline
+    assert results_content(found).rows[-1][0].startswith("Modality dropout of 1 (control)")

@@ -17,7 +17,7 @@ class ModalityDropout:
     Where the draw would drop all modalities of a sample, one of them, chosen uniformly, stays.
 
     Args:
-        probability: Of dropping a modality, in [0, 1).
+        probability: Of dropping a modality, in [0, 1]; at 1 each sample keeps one.
         baseline: What stands in for a dropped modality.
 
     Raises:
@@ -36,8 +36,8 @@ class ModalityDropout:
     baseline: Baseline | str = "zeros"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability < 1:
-            raise InvalidValueError(f"probability must be in [0, 1), found {self.probability}; use 0 to drop nothing")
+        if not 0 <= self.probability <= 1:
+            raise InvalidValueError(f"probability must be in [0, 1], found {self.probability}; use 0 to drop nothing")
 
     def prepare_(self, closure: MultimodalClosure, generator: Generator) -> None:
         """Mask a batch's inputs.

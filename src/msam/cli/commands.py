@@ -12,7 +12,7 @@ from rich.table import Table
 from msam.cli.options import Compare, Data, Diagnose, Report, TaskOptions
 from msam.cli.progress import build_progress, make_progress
 from msam.cli.signals import stopped
-from msam.compare import DEFAULT, RECIPES, Findings, Grid, Plan, find_out
+from msam.compare import CONTROLS, DEFAULT, RECIPES, Findings, Grid, Plan, find_out
 from msam.compare.files import write_text
 from msam.compare.folder import ComparisonFolder
 from msam.compare.recipes import find_recipe
@@ -40,7 +40,8 @@ def compare(options: Compare, command: str, console: Console) -> None:
     """
     from msam.report import print_reports, write_page
 
-    methods = {"default": DEFAULT, "all": tuple(RECIPES)}.get(options.methods) or _names("methods", options.methods)
+    groups = {"default": DEFAULT, "controls": CONTROLS, "all": tuple(RECIPES)}
+    methods = tuple(name for word in _names("methods", options.methods) for name in groups.get(word, (word,)))
     parts, out = _parts(options), _out_of(options)
     plans = [
         Plan(

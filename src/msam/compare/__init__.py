@@ -3,11 +3,12 @@
 from msam.compare.findings import Findings, MethodFindings, find_out
 from msam.compare.grid import Grid, Plan, Progress
 from msam.compare.judgement import Judgement, default_margin, judge
-from msam.compare.recipes import DEFAULT, RECIPES, find_recipe
+from msam.compare.recipes import CONTROLS, DEFAULT, RECIPES, find_recipe
 from msam.compare.statistics import Interval, holm, mean_interval
 from msam.compare.trust import pair_runs, paired_interval, why_diverged
 
 __all__ = [
+    "CONTROLS",
     "DEFAULT",
     "RECIPES",
     "Findings",

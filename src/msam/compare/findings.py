@@ -38,6 +38,8 @@ class MethodFindings:
 
     name: str
     label: str
+    is_control: bool
+    """Whether it is there to tell what a gain may be due to; it counts as no comparison."""
     strength_name: str | None
     tuning: Tuning
     diverged: tuple[int, ...]
@@ -50,9 +52,9 @@ class MethodFindings:
     others: dict[str, Interval]
     """Name of a further test split -> metric there."""
     to_base: Interval | None
-    """Paired difference to the base optimizer, corrected for the number of methods; None for the base itself."""
+    """Paired difference to the base optimizer, corrected for the number of methods (a control's is not); None for the base."""
     p_value: float | None
-    """Of that difference, corrected by Holm."""
+    """Of that difference, corrected by Holm; None for the base and for controls."""
     to_equal_passes: Interval | None
     """The same against the base with twice the passes; None without it, or for the bases. NaN if a run of the base diverged."""
     alone: dict[str, Interval]
@@ -208,9 +210,10 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
     chosen = {name: _take(comparison, wanted, name, settings[name]) for name in comparison["methods"]}
     base = chosen["base"]
     test_share = base[0]["test"]["rows"] / base[0]["test"]["pool"]
-    rivals = [name for name in chosen if name != "base"]
-    differences = {name: _paired(chosen[name], base, test_share, len(rivals)) for name in rivals}
-    corrected = holm({name: difference.p_value for name, difference in differences.items()})
+    rivals = [name for name in chosen if name != "base" and not find_recipe(name).is_control]
+    counted = {name: len(rivals) if name in rivals else 1 for name in chosen if name != "base"}
+    differences = {name: _paired(chosen[name], base, test_share, count) for name, count in counted.items()}
+    corrected = holm({name: differences[name].p_value for name in rivals})
     methods = tuple(
         _describe_method(
             name,
@@ -325,6 +328,7 @@ def _describe_method(
 
     return MethodFindings(
         name=name,
+        is_control=recipe.is_control,
         label=recipe.label.replace("{base}", comparison["task"]["optimizer"]["name"]),
         strength_name=recipe.strength.name if recipe.strength else None,
         tuning=tuning,

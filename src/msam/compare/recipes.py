@@ -1,12 +1,13 @@
 """The recipes that ``--methods`` names, in one registry."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
-from msam.balance import JointUnimodal, ModalityDropout
+from msam.balance import JointUnimodal, LabelSmoothing, ModalityDropout
 from msam.contribution.coalitions import LateFusionModel
 from msam.errors import InvalidValueError
 from msam.optim import ModalityAwareSAM, create_method
@@ -47,6 +48,15 @@ def _joint_unimodal(strength: float | None) -> list[JointUnimodal]:
     return [JointUnimodal(strength)]
 
 
+def _label_smoothing(strength: float | None) -> list[LabelSmoothing]:
+    assert strength is not None
+    return [LabelSmoothing(strength)]
+
+
+def _always_drop(strength: float | None) -> list[ModalityDropout]:  # noqa: ARG001, there is nothing to tune
+    return [ModalityDropout(1.0)]
+
+
 def _modality_dropout(strength: float | None) -> list[ModalityDropout]:
     assert strength is not None
     return [ModalityDropout(strength)]
@@ -63,7 +73,13 @@ def _reading(name: str, label: str, **options: Any) -> Recipe:
         build = partial(_wrap_blocks, **options)
     else:
         build = partial(_wrap, method="modality_aware_sam", **options)
-    return Recipe(name=f"modality_aware_sam_{name}", label=f"Modality-Aware SAM, {label}", build_optimizer=build, strength=RHO)
+    return Recipe(
+        name=f"modality_aware_sam_{name}",
+        label=f"Modality-Aware SAM, {label}",
+        build_optimizer=build,
+        strength=RHO,
+        is_control="(control)" in label,
+    )
 
 
 def _masked(name: str, label: str, **options: Any) -> Recipe:
@@ -99,7 +115,21 @@ RECIPES: dict[str, Recipe] = {
             rate="dominance",
             plain=0.0,
         ),
-        _masked("sam_blend", "SAM, half of it plain", rate=0.0),
+        replace(_masked("sam_blend", "SAM, half of it plain", rate=0.0), is_control=True),
+        _reading("weakest", "weakest modality (control)", choose="weakest"),
+        Recipe(
+            name="label_smoothing",
+            label="{base}, label smoothing (control)",
+            build_hooks=_label_smoothing,
+            strength=Strength("smoothing", PROBABILITY.coarse, maximum=1.0),
+            is_control=True,
+        ),
+        Recipe(
+            name="modality_dropout_always",
+            label="Modality dropout of 1 (control)",
+            build_hooks=_always_drop,
+            is_control=True,
+        ),
         Recipe(
             name="modality_masked_sam_bare_unimodal",
             label="Modality-Masked SAM, no plain part, + unimodal losses",
@@ -121,6 +151,10 @@ RECIPES: dict[str, Recipe] = {
 
 DEFAULT = ("base", "base_2x", "joint_unimodal", "modality_dropout", "sam", "modality_aware_sam", "monge_sam")
 """What is compared unless other methods are asked for."""
+
+
+CONTROLS = ("modality_aware_sam_weakest", "sam_blend", "label_smoothing", "modality_dropout_always")
+"""What a gain may be due to, besides the idea: another modality, a constant share, less confidence, one modality at a time."""
 
 
 def find_recipe(name: str) -> Recipe:

@@ -65,9 +65,9 @@ def rivals(findings: Findings) -> tuple[MethodFindings, ...]:
         findings: Of the comparison.
 
     Returns:
-        All methods but the first.
+        All methods but the first, and but for controls.
     """
-    return findings.methods[1:]
+    return tuple(method for method in findings.methods[1:] if not method.is_control)
 
 
 def judged(findings: Findings) -> tuple[MethodFindings, ...]:

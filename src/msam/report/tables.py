@@ -45,11 +45,14 @@ def results_content(findings: Findings, *, with_costs: bool = False) -> TableCon
     if compared and doubled:
         columns.append(units.to(f"{base} 2x"))
     columns += ["Passes", "Time"] if with_costs else []
+    controls = [method for method in findings.methods if method.is_control]
+    methods = [*(method for method in findings.methods if not method.is_control), *controls]
     return TableContent(
         title="Results",
         note=_results_note(findings),
         columns=tuple(columns),
-        rows=tuple(tuple(_results_row(findings, method, doubled, with_costs)) for method in findings.methods),
+        rows=tuple(tuple(_results_row(findings, method, doubled, with_costs)) for method in methods),
+        sections=frozenset({0, len(methods) - len(controls)} if controls else {0}),
     )
 
 
@@ -65,6 +68,8 @@ def _results_note(findings: Findings) -> str:
             f"To {base}: paired difference with its 95 % interval{corrected}, what that says{margin}, and from which true "
             "difference on it would have said better or worse in four of five cases."
         )
+    if any(method.is_control for method in findings.methods):
+        parts.append("Controls, below, count as no comparison: their intervals are plain ones.")
     if findings.method("base_2x") is not None and count > 1:
         parts.append(f"{base} 2x: {base} with twice the passes.")
     return " ".join(parts)

@@ -84,5 +84,7 @@ class Recipe:
     """From strength to the decay of an exponential moving average of the weights, which is what is evaluated; or None."""
     budget: int = 1
     """Epochs, as a multiple of the task's."""
+    is_control: bool = False
+    """Whether it is there to tell what a method's gain may be due to: it is shown, and counts as no comparison."""
     present: frozenset[str] | None = None
     """Train and select with these modalities only, the others masked; None for all."""
