@@ -219,12 +219,14 @@ def test_one_seed_gives_means_without_intervals():
 def test_controls_are_shown_and_count_as_no_comparison():
     controls = [record("modality_dropout_always", None, seed, metric) for seed, metric in enumerate((0.80, 0.81, 0.84))]
     alone = find_out(comparison(["base", "sam"]), ALL)
-    found = find_out(comparison(["base", "modality_dropout_always", "sam"]), [*ALL, *controls])
+    about = comparison(["base", "modality_dropout_always", "sam"])
+    about["task"] |= {"name": "hand-made", "metric": "accuracy", "epochs": 2}
+    found = find_out(about, [*ALL, *controls])
     assert found.method("sam").to_base == alone.method("sam").to_base
     assert found.method("sam").p_value == alone.method("sam").p_value
     control = found.method("modality_dropout_always")
     assert control.is_control and control.p_value is None
     assert control.to_base.half_width == pytest.approx(mean_interval([0.1, 0.09, 0.1], test_share=0.25).half_width)
     assert [method.name for method in rivals(found)] == ["sam"]
-    assert "1.0 points" not in state_verdict(found).headline and "dropout" not in state_verdict(found).headline
+    assert "dropout" not in state_verdict(found).headline + state_verdict(found).advice
     assert results_content(found).rows[-1][0].startswith("Modality dropout of 1 (control)")
