@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -33,6 +34,9 @@ class Ended:
 
 def start(*words: str, **options: Any) -> subprocess.Popen[str]:
     """Start the command line as a user does; in a session of its own, so that signals are for it alone."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As where a shell has started the tests in the background: commands would inherit it, and Ctrl-C would not reach them.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     command = [sys.executable, "-m", "msam", *words]
     return subprocess.Popen(command, env={**os.environ, **PLACE}, **{**settings, **options})

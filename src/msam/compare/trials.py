@@ -69,7 +69,7 @@ def list_trials(recipe: Recipe, count: int, rho: Sequence[float] = ()) -> list[S
     Example:
         >>> from msam.compare import find_recipe
         >>> [setting.lr_factor for setting in list_trials(find_recipe("base"), 3)]
-        [1.0, 0.43, 1.67]
+        [1.0, 0.432, 1.68]
         >>> list_trials(find_recipe("sam"), 3, rho=[0.1])
         [Setting(strength=0.1, lr_factor=1.0)]
     """
