@@ -123,6 +123,7 @@ class _Best:
     epoch: int = 0
     metric: float = -math.inf
     loss: float = math.inf
+    without: dict[str, float] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -219,11 +220,12 @@ class _Run:
         # A run with some modalities only is not asked what it does without them.
         missing = self.missing if len(self.present) == len(self.task.modalities) else {}
         weights: dict[str, Tensor] = {}
+        without = {name: found.metrics[coalition] for name, coalition in self.missing.items()}
         for goal in self.goals:
             best, score = self.best[goal.name], goal.score(found, self.present, missing)
             if best.epoch == 0 or score > best.score:
                 weights = weights or {name: value.clone() for name, value in self.evaluated.state_dict().items()}
-                self.best[goal.name] = _Best(score, epoch, metric, loss, weights)
+                self.best[goal.name] = _Best(score, epoch, metric, loss, without, weights)
 
     def finish(self, started: float, *, reads_test: bool, final_goal: str) -> RunResult:
         goals = self._describe_goals(reads_test=reads_test)
@@ -263,9 +265,7 @@ class _Run:
         ]
 
     def _describe_weights(self, best: _Best, *, reads_test: bool) -> dict[str, Any]:
-        lacking = self.missing
-        metrics = evaluate(self.model, self.splits.validation, self.task, [*lacking.values()]).metrics if lacking else {}
-        without = {name: _finite(metrics[coalition]) for name, coalition in lacking.items()}
+        without = {name: _finite(metric) for name, metric in best.without.items()}
         validation = {"metric": _finite(best.metric), "loss": _finite(best.loss), "without": without}
         if not reads_test:
             return {"validation": validation, "test": None, "probes": {}}

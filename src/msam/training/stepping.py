@@ -94,16 +94,17 @@ def _step_needs_closure(step: Callable[..., Any]) -> bool:
 
 def _has_finite_gradients(optimizer: Optimizer) -> bool:
     """Whether the norm of all gradients is finite, on each device."""
+    given = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     found: dict[torch.device, list[Tensor]] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                found.setdefault(parameter.grad.device, []).append(_as_dense(parameter.grad))
-    return all(isfinite(float(global_norm(gradients))) for gradients in found.values())
+    for gradient in given:
+        found.setdefault(gradient.device, []).append(gradient)
+    return all(isfinite(float(global_norm([*map(_as_dense, gradients)]))) for gradients in found.values())
 
 
 def _as_dense(gradient: Tensor) -> Tensor:
     """The numbers of a gradient, as real ones."""
+    if gradient.layout is torch.strided and gradient.dtype.is_floating_point:
+        return gradient
     dense = gradient.coalesce().values() if gradient.is_sparse else gradient
     return torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
 
