@@ -46,7 +46,20 @@ SHORT = 3
 AWARE = "per batch"
 AWARE_EXTRA = "Modality-Aware SAM beyond SAM"
 IMPORT = "import torch; from time import {0} as now; started = now(); import msam; print(now() - started)"
-COMPARE = ("compare", "--jobs", "1", "--seeds", "1", "--rho", "0.1", "--methods", "base,sam,modality_aware_sam", "--out")
+COMPARE = (
+    "compare",
+    "--dataset",
+    "mfeat",
+    "--jobs",
+    "1",
+    "--seeds",
+    "1",
+    "--rho",
+    "0.1",
+    "--methods",
+    "base,sam,modality_aware_sam",
+    "--out",
+)
 COMPARE_ROUNDS = 3
 TARGETS = (
     (LARGE, "sam", "new / old", 1.03),

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from command import records_of, run, run_apart, start
 from msam.cli.main import main
 from msam.compare import RECIPES
+from msam.data import CATALOG
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--rows", "40", "--epochs", "2", "--seeds", "2", "--trials", "3", "--tuning-seeds", "1"]
@@ -116,6 +118,23 @@ def test_task_of_three_modalities_from_a_short_file(tmp_path):
     records = records_of(tmp_path / "out")
     assert {record["method"] for record in records} == {"base", "alone:fou", "alone:zer", "alone:mor"}
     assert set(records[-1]["goals"][0]["validation"]["without"]) == {"fou", "zer", "mor"}
+
+
+def test_without_a_task_a_control_runs_beside_the_default_data_and_report_reads_both(tmp_path, monkeypatch):
+    for name in ("epochs", "training_rows"):
+        for dataset in ("coloured-digits", "mfeat"):
+            monkeypatch.setitem(CATALOG, dataset, replace(CATALOG[dataset], **{name: 2 if name == "epochs" else 100}))
+    words = ("compare", "--methods", "base", "--seeds", "2", "--trials", "1", "--in-process", "--out", str(tmp_path / "both"))
+    found = run(*words)
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["control", "pix-zer", "report.html"]
+    lines = [line for line in found.out.splitlines() if "selected by" in line]
+    assert lines[0].startswith("coloured-digits gray+coloured (a control, selected by accuracy with one modality missing)")
+    assert lines[1].startswith("mfeat pix+zer (selected by accuracy)")
+    again = run("report", str(tmp_path / "both"))
+    assert [line for line in again.out.splitlines() if "selected by" in line] == lines
+
+    run(*words[:-1], str(tmp_path / "one"), "--dataset", "mfeat")
+    assert (tmp_path / "one" / "comparison.json").exists(), "who names a data set gets that one"
 
 
 def test_task_file_without_a_task_is_refused(tmp_path, monkeypatch, capsys):

@@ -197,7 +197,7 @@ def _say(console: Console, text: str) -> None:
 def _source(task: str, data: TaskOptions) -> TaskSource:
     if not task:
         return DatasetSource(
-            dataset=data.dataset,
+            dataset=data.dataset or "mfeat",
             modalities=_names("modalities", data.modalities) if data.modalities else (),
             rows=data.rows,
             label_noise=data.label_noise,

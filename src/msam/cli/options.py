@@ -14,8 +14,9 @@ from msam.training.goals import ACCURACY
 class TaskOptions:
     """Which data, and how hard the task is."""
 
-    dataset: str = "mfeat"
-    """Data set; `msam data` lists them."""
+    dataset: str = ""
+    """Data set; `msam data` lists them. Left out, mfeat: with no other option of the data, `msam compare` runs a control
+    beside it."""
     modalities: str = ""
     """Comma-separated modalities of the data set, such as pix,zer; its default ones if left out."""
     rows: int | None = None
