@@ -18,7 +18,8 @@ from msam.report import print_report, state_verdict, write_page
 from msam.report.drawing import METHOD_STYLES, MODALITY_STYLES
 from msam.report.page import render_page
 from msam.report.printing import print_reports, render_table
-from msam.report.tables import branches_content, control_content, results_content
+from msam.report.side_tables import calibration_content, control_content
+from msam.report.tables import branches_content, results_content
 
 BASE = [0.70, 0.72, 0.74, 0.73, 0.71]
 NOISE = [0.01, -0.01, 0.005, -0.005, 0.0]
@@ -339,6 +340,22 @@ def test_further_test_splits_stand_side_by_side() -> None:
     assert rows["Modality-Aware SAM"][2] == "0 %"
     assert rows["SGD, twice the passes"][2] == "\N{EN DASH}", "it gains nothing on the test split"
     assert rows["SGD, image only"][1] == "50.0 ± 0.0"
+
+
+def test_calibration_stands_beside_accuracy_where_it_is_known() -> None:
+    found = make_findings(TIE)
+    assert calibration_content(found) is None
+    known = {"nll": 0.5, "brier": 0.25, "ece": 0.125}
+    records = [
+        completed({**run, "test": {**run["test"], "calibration": {**known, "nll": None if run["method"] == "sam" else 0.5}}})
+        for method in found.methods
+        for run in method.records
+    ]
+    found = find_out({**found.comparison, "rho": [0.1]}, records)
+    rows = {row[0]: row[1:] for row in calibration_content(found).rows}
+    assert rows["SGD"] == ("0.500 ± 0.000", "0.250 ± 0.000", "12.5 ± 0.0")
+    assert rows["SAM"][0] == "\N{EN DASH}"
+    assert "Calibration" in print_at(found, 80) and "Calibration error" in render_page(found)
 
 
 def test_a_control_recommends_no_method_and_says_whether_the_comparison_could_tell() -> None:

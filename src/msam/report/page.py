@@ -14,7 +14,8 @@ from msam.report.curves import alone_figure, contributions_figure, strengths_fig
 from msam.report.drawing import keys_prefixed
 from msam.report.evidence import rivals
 from msam.report.figures import compute_figure, forest_figure, starvation_figure
-from msam.report.tables import branches_content, control_content, costs_content, results_content, trials_content
+from msam.report.side_tables import calibration_content, control_content, trials_content
+from msam.report.tables import branches_content, costs_content, results_content
 from msam.report.units import criterion_text, percent
 from msam.report.verdict import introduce, state_verdict
 
@@ -91,6 +92,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "statistics": _statistics(findings),
         "introduced": introduce(findings),
         "control": control_content(findings),
+        "calibration": calibration_content(findings),
     }
 
 

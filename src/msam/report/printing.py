@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from msam.compare import Findings
-from msam.report.tables import TableContent, branches_content, control_content, results_content
+from msam.report.side_tables import calibration_content, control_content
+from msam.report.tables import TableContent, branches_content, results_content
 from msam.report.verdict import introduce, state_verdict
 
 
@@ -83,7 +84,8 @@ def print_report(findings: Findings, console: Console, page_path: Path | None = 
     console.print()
     contents = [results_content(findings, with_costs=True)]
     control = control_content(findings)
-    contents += [control] if control is not None else []
+    calibration = calibration_content(findings)
+    contents += [each for each in (control, calibration) if each is not None]
     if len(findings.base.alone) > 1:
         contents.append(branches_content(findings))
     for content in contents:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from msam.compare import Findings, MethodFindings, judge, mean_interval
-from msam.compare.trust import as_number
+from msam.compare import Findings, MethodFindings, judge
 from msam.report.evidence import rivals, setting_text
-from msam.report.units import ACCURACY, DASH, criterion_text, p_text, percent, units_of
+from msam.report.units import ACCURACY, criterion_text, p_text, percent, units_of
 
 Row = tuple[str, ...]
 
@@ -200,91 +199,4 @@ def costs_content(findings: Findings) -> TableContent:
             )
             for method in findings.methods
         ),
-    )
-
-
-def control_content(findings: Findings) -> TableContent | None:
-    """Collect how methods fare on the test split and on further ones, as under a controlled shift.
-
-    Args:
-        findings: Of a comparison.
-
-    Returns:
-        One row per method; None if there are no further test splits. ``q*`` is the share of cases of the test split's kind,
-        beside those of the first further split, from which a method is better than the base:
-        ``q* = d / (d + g)``, with d what it loses there and g what it gains on the test split.
-    """
-    names = list(findings.base.others)
-    if not names:
-        return None
-    units = units_of(findings)
-    columns = ["Method", f"Test, {'%' if units.percent else units.name}", *(name.capitalize() for name in names), "q*"]
-    rows = []
-    for method in findings.methods:
-        figures = [method.metric, *(method.others[name] for name in names)]
-        rows.append((method.label, *map(units.estimate, figures), _paying_share(findings.base, method, names[0])))
-    for name in findings.alone:
-        others = [
-            mean_interval([as_number(run["test"]["others"][other]["metric"]) for run in findings.runs_alone[name]])
-            for other in names
-        ]
-        label = f"{findings.base.label}, {name} only"
-        rows.append((label, *map(units.estimate, [findings.alone[name], *others]), ""))
-    shift = (
-        "A controlled shift: the test split differs from training on purpose, the other does not, and methods rank by how "
-        "little they trust what has changed, which need not be what they have learned. "
-    )
-    return TableContent(
-        title="Test splits side by side",
-        note=(
-            f"{shift if findings.is_control else ''}q*: the share of cases of the test split's kind, the rest being of the "
-            f"{names[0]} kind, from which on a method is better than {findings.base.label}; 0 where it loses nothing, {DASH} "
-            "where it gains nothing. Last rows: models that were trained with one modality only."
-        ),
-        columns=tuple(columns),
-        rows=tuple(rows),
-    )
-
-
-def _paying_share(base: MethodFindings, method: MethodFindings, other: str) -> str:
-    if method is base:
-        return ""
-    gain, loss = method.metric.mean - base.metric.mean, base.others[other].mean - method.others[other].mean
-    if math.isnan(gain + loss) or gain <= 0:
-        return DASH
-    return percent(max(loss, 0.0) / (max(loss, 0.0) + gain))
-
-
-def trials_content(findings: Findings) -> TableContent:
-    """Collect all that was tried.
-
-    Args:
-        findings: Of a comparison.
-
-    Returns:
-        One section per method.
-    """
-    units = units_of(findings)
-    rows: list[Row] = []
-    starts = []
-    tunings = [(method.label, method.strength_name, method.tuning) for method in findings.methods]
-    base = findings.base.label
-    tunings += [(f"{base}, {name} only", None, tuning) for name, tuning in findings.tuning_alone.items()]
-    for label, strength_name, tuning in tunings:
-        if not tuning.trials:
-            continue
-        starts.append(len(rows))
-        for place, (setting, score) in enumerate(tuning.trials.items()):
-            strength = "" if setting.strength is None else f"{strength_name} = {setting.strength:g}"
-            mark = "chosen" if setting == tuning.setting else ""
-            score_text = units.plain(score) if math.isfinite(score) else DASH
-            rows.append(("" if place else label, strength, f"{setting.lr_factor:g}x", score_text, mark))
-    seeds = findings.comparison["tuning_seeds"]
-    where = f"{seeds} tuning seeds, which are not reported" if seeds else "the reported seeds"
-    return TableContent(
-        title="All that was tried",
-        note=f"Score: {criterion_text(findings)} on validation, mean over {where}. Learning rate: of the task's own.",
-        columns=("Method", "Strength", "Learning rate", f"Score{', %' if units.percent else ''}", "Chosen"),
-        rows=tuple(rows),
-        sections=frozenset(starts),
     )
