@@ -24,6 +24,7 @@ def completed(record: dict[str, Any]) -> dict[str, Any]:
         "probes": record["probes"],
     }
     return {
+        "forward_evaluations": record["gradient_evaluations"],
         **record,
         "lr_factor": 1.0,
         "learning_rate": None,

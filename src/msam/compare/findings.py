@@ -74,6 +74,9 @@ class MethodFindings:
     """Modality -> mean validation metric with all others masked, epoch by epoch."""
     gradient_evaluations: float
     """Forward-backward passes of the loss, relative to the base optimizer."""
+    forward_evaluations: float
+    """Forward passes, those of coalitions included, relative to the base optimizer; an upper bound, as fusion alone runs again
+    where a model declares its parts."""
     seconds: float
     """Training time relative to the base optimizer, the median over paired seeds; measured."""
     mean_shrinkage: float | None
@@ -349,6 +352,7 @@ def _describe_method(
         validation_curve=_mean_curve([run["curves"]["validation_metric"] for run in runs]),
         alone_curve=_mean_curves([run["curves"]["alone"] for run in runs]),
         gradient_evaluations=_ratio(runs, base, lambda run: run["gradient_evaluations"]),
+        forward_evaluations=_ratio(runs, base, lambda run: run["forward_evaluations"]),
         seconds=_ratio(runs, base, lambda run: run["measured"]["training_seconds"]),
         mean_shrinkage=fmean(shrinkage) if shrinkage else None,
         records=tuple(runs),

@@ -184,14 +184,24 @@ def costs_content(findings: Findings) -> TableContent:
     return TableContent(
         title="Cost",
         note=(
-            f"Per training run, relative to {findings.base.label}: forward-backward passes of the loss, and measured time "
-            "(median over seeds; other work on the machine moves it). Settings tried: each takes a run per tuning seed."
+            f"Per training run, relative to {findings.base.label}: forward-backward passes of the loss; forward passes with "
+            "those of coalitions of modalities (of fusion only, where the model has encoders); and measured time (median over "
+            "seeds; other work on the machine moves it). Settings tried: each takes a run per tuning seed."
         ),
-        columns=("Method", "Gradient evaluations", "Time", "Seconds per run", "Chosen epoch, mean", "Settings tried"),
+        columns=(
+            "Method",
+            "Gradient evaluations",
+            "Forward passes",
+            "Time",
+            "Seconds per run",
+            "Chosen epoch, mean",
+            "Settings tried",
+        ),
         rows=tuple(
             (
                 method.label,
                 f"{method.gradient_evaluations:.1f}x",
+                f"{method.forward_evaluations:.1f}x",
                 f"{method.seconds:.2f}x",
                 f"{median(run['measured']['training_seconds'] for run in method.records):.2f}",
                 f"{fmean(run['selected_epoch'] for run in method.records):.1f}",
