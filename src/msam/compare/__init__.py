@@ -1,6 +1,7 @@
 """Comparisons: the grid of runs, their records, and paired statistics."""
 
-from msam.compare.findings import Findings, MethodFindings, find_out
+from msam.compare.findings import Findings, MethodFindings
+from msam.compare.from_records import find_out
 from msam.compare.grid import Grid, Plan, Progress
 from msam.compare.judgement import Judgement, default_margin, judge
 from msam.compare.recipes import CONTROLS, DEFAULT, RECIPES, find_recipe

@@ -130,3 +130,18 @@ def as_number(value: float | None) -> float:
         The number, or NaN.
     """
     return nan if value is None else value
+
+
+def paired_metric(first: Sequence[Record], second: Sequence[Record], test_share: float, comparisons: int) -> Interval:
+    """Compare the test metric of two methods seed by seed; see `paired_interval`.
+
+    Args:
+        first: Runs of one method, one a seed.
+        second: Of the other.
+        test_share: As of `mean_interval`.
+        comparisons: Number of intervals that shall hold together.
+
+    Returns:
+        Of `first` minus `second`.
+    """
+    return paired_interval(first, second, lambda run: run["test"]["metric"], comparisons=comparisons, test_share=test_share)
