@@ -15,7 +15,7 @@ FIRST_PROTOCOL = {
 
 def completed(record: dict[str, Any]) -> dict[str, Any]:
     """Add what records of version 0.1 do not have, from what they have: whatever was selected for is the same."""
-    test = {"calibration": {}, "others": {}, **record["test"]}
+    test = {"calibration": {}, "others": {}, "metrics": {}, "patterns": [], **record["test"]}
     goal = {
         "selected_epoch": record.get("selected_epoch", 1),
         "score": record["validation"]["metric"],

@@ -6,12 +6,29 @@ They run where an argument comes in, never in a step.
 from collections.abc import Collection
 from math import isnan
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from msam.errors import InvalidTypeError, InvalidValueError
+
+_Given = TypeVar("_Given", contravariant=True)
+_Kept = TypeVar("_Kept", covariant=True)
+
+
+class Converted(Generic[_Given, _Kept]):
+    """The type of a dataclass's field that takes one type and holds another once the object is made.
+
+    Example:
+        >>> Converted[int | str, int]
+        msam.checks.Converted[int | str, int]
+    """
+
+    if TYPE_CHECKING:
+
+        def __get__(self, owner: object, kind: Any = None) -> _Kept: ...
+        def __set__(self, owner: object, value: _Given) -> None: ...
 
 
 def kind_of(value: object) -> str:

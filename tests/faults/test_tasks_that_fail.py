@@ -8,7 +8,7 @@ from command import Ended, run, run_apart
 from msam.compare.pool import Pool
 from msam.compare.records import RunKey
 from msam.errors import RunError
-from msam.training.source import find_task_file
+from msam.training.files import find_task_file
 
 TASK = """
 import os, signal, sys, time

@@ -19,7 +19,8 @@ from msam.diagnosis.trained import diagnose_task
 from msam.errors import InvalidTypeError, InvalidValueError
 from msam.fusion import LateFusion, late_fusion_mlp
 from msam.training import Task, check_task, evaluate, run_training
-from msam.training.source import DatasetSource, describe_source, find_task_file
+from msam.training.files import find_task_file
+from msam.training.source import DatasetSource, describe_source
 from tasks import BASE, small_arrays, small_task
 
 
@@ -174,7 +175,7 @@ def plain_metric(output: Tensor, target: Tensor) -> float:
         (
             lambda target: target / 2,
             InvalidValueError,
-            r"classes for the default loss, metric, value, found torch.float32; use",
+            r"for the default loss, metric, value of kind 'classification'\) must be classes, found torch.float32; use",
         ),
         (lambda target: target.float(), InvalidValueError, r"use target.long\(\) if they are"),
         (lambda target: target.int(), InvalidTypeError, r"as int64, found torch.int32; use target.long\(\)"),
@@ -192,7 +193,10 @@ def test_ignored_rows_and_other_targets_with_a_loss_of_their_own_are_taken():
     for target in (lambda t: t / 2, lambda t: t * 0, lambda t: t[:, None].expand(-1, 5).float(), lambda t: t > 1, lambda t: -t):
         check_task(small_task(load=loading(target), **own))
     # Probabilities of classes, which cross-entropy takes.
-    check_task(small_task(load=loading(lambda t: nn.functional.one_hot(t, 3).float()), metric=plain_metric))
+    soft = loading(lambda t: nn.functional.one_hot(t, 3).float())
+    check_task(small_task(load=soft, metric=plain_metric, value=own["value"]))
+    with pytest.raises(InvalidValueError, match="for the default value of kind 'classification'\\) must be classes"):
+        check_task(small_task(load=soft, metric=plain_metric))
 
 
 def test_one_class_in_a_held_out_split_is_taken():
@@ -275,7 +279,7 @@ def test_a_users_file_is_checked_once_before_the_grid(tmp_path: Path):
     source = find_task_file(path)
     for _ in range(3):
         assert describe_source(source)["name"] == "mine"
-    loaded = sys.modules[f"msam_task_{source.sha256[:8]}"].loaded
+    loaded = sys.modules[f"msam_file_{source.sha256[:8]}"].loaded
     assert loaded == [0], "the first seed, once"
 
 

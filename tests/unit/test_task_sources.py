@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from msam.training import accuracy
-from msam.training.source import DatasetSource, describe_source, find_task_file
+from msam.training.files import find_task_file
+from msam.training.source import DatasetSource, describe_source
 from tasks import small_task
 
 TASK_FILE = """

@@ -191,7 +191,9 @@ def test_calibration_of_known_cases():
 @pytest.mark.parametrize(
     ("output", "target"),
     [
-        (torch.zeros(4), torch.zeros(4)),
+        (torch.zeros(4), torch.zeros(4, 2)),
+        (torch.zeros(4), torch.full((4,), 0.5)),
+        ({"a": torch.zeros(4)}, {"a": torch.zeros(4)}),
         (torch.zeros(4, 2), torch.zeros(4)),
         (torch.zeros(4, 2), torch.full((4,), -100)),
         (torch.zeros(4, 2), torch.full((4,), 5)),

@@ -12,16 +12,17 @@ from rich.table import Table
 from msam.cli.options import Compare, Data, Diagnose, Report, TaskOptions
 from msam.cli.progress import build_progress, make_progress
 from msam.cli.signals import stopped
-from msam.compare import CONTROLS, DEFAULT, RECIPES, Findings, Grid, Plan, find_out
+from msam.compare import Findings, Grid, Plan, find_out
 from msam.compare.files import write_text
 from msam.compare.folder import ComparisonFolder
-from msam.compare.recipes import find_recipe
+from msam.compare.recipes import GROUPS, find_recipe
 from msam.compare.records import settings_digest
 from msam.data import BUILT, CATALOG, find_built
 from msam.errors import InvalidValueError, MsamError
 from msam.terminal import Console
+from msam.training.files import FileSource, find_method_file, find_task_file, recipes_of
 from msam.training.goals import ACCURACY, ONE_MISSING
-from msam.training.source import DatasetSource, TaskSource, describe_source, find_task_file
+from msam.training.source import DatasetSource, TaskSource, WithMethods, describe_source
 
 _SEEDS, _CONTROL_SEEDS = 10, 5
 _NOT_BUILT = "stopped; nothing was kept: give the same command to start again"
@@ -40,13 +41,12 @@ def compare(options: Compare, command: str, console: Console) -> None:
     """
     from msam.report import print_reports, write_page
 
-    groups = {"default": DEFAULT, "controls": CONTROLS, "all": tuple(RECIPES)}
-    methods = tuple(name for word in _names("methods", options.methods) for name in groups.get(word, (word,)))
-    parts, out = _parts(options), _out_of(options)
+    words = _names("methods", options.methods)
+    parts, out = _parts(options, words), _out_of(options, words)
     plans = [
         Plan(
             part.source,
-            methods,
+            _methods(words, part.source),
             part.seeds if options.seeds is None else options.seeds,
             out / part.name,
             _radii(options.rho),
@@ -194,7 +194,7 @@ def _say(console: Console, text: str) -> None:
     console.print(f"msam: {text}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def _source(task: str, data: TaskOptions) -> TaskSource:
+def _source(task: str, data: TaskOptions) -> DatasetSource | FileSource:
     if not task:
         return DatasetSource(
             dataset=data.dataset or "mfeat",
@@ -244,18 +244,40 @@ class _Part(NamedTuple):
     select_by: str
 
 
-def _parts(options: Compare) -> list[_Part]:
+def _parts(options: Compare, words: tuple[str, ...]) -> list[_Part]:
+    files = tuple(find_method_file(word) for word in words if word.endswith(".py"))
+
+    def with_methods(source: DatasetSource | FileSource) -> TaskSource:
+        return WithMethods(source, files) if files else source
+
     if options.task or options.data != TaskOptions():
-        return [_Part("", _source(options.task, options.data), _SEEDS, ACCURACY)]
-    control = DatasetSource(dataset="coloured-digits")
-    return [_Part("control", control, _CONTROL_SEEDS, ONE_MISSING), _Part("pix-zer", DatasetSource(), _SEEDS, ACCURACY)]
+        return [_Part("", with_methods(_source(options.task, options.data)), _SEEDS, ACCURACY)]
+    control = with_methods(DatasetSource(dataset="coloured-digits"))
+    return [
+        _Part("control", control, _CONTROL_SEEDS, ONE_MISSING),
+        _Part("pix-zer", with_methods(DatasetSource()), _SEEDS, ACCURACY),
+    ]
 
 
-def _out_of(options: Compare) -> Path:
-    if options.out is None and len(parts := _parts(options)) > 1:
+def _methods(words: tuple[str, ...], source: TaskSource) -> tuple[str, ...]:
+    """Turn words into names of methods; a file stands for its own, and `default` also for those of a task file."""
+    task = source.task if isinstance(source, WithMethods) else source
+    in_task = tuple(recipe.name for recipe in task.build().recipes)
+    names: list[str] = []
+    for word in words:
+        if word.endswith(".py"):
+            names += [recipe.name for recipe in recipes_of(find_method_file(word))]
+        else:
+            names += [*GROUPS.get(word, (word,)), *(in_task if word in {"default", "all"} else ())]
+    return tuple(names)
+
+
+def _out_of(options: Compare, words: tuple[str, ...]) -> Path:
+    parts = _parts(options, words)
+    if options.out is None and len(parts) > 1:
         together = {part.name: describe_source(part.source) for part in parts}
         return Path("msam-runs") / f"default-{settings_digest(together)}"
-    return _folder(options.out, _parts(options)[0].source)
+    return _folder(options.out, parts[0].source)
 
 
 class _Shared(TypedDict):

@@ -26,6 +26,28 @@ class Tuning:
 
 
 @dataclass(frozen=True)
+class Pattern:
+    """Test rows that have the same modalities."""
+
+    rows: float
+    """Mean over seeds."""
+    metric: Interval
+
+
+def share_of(test_rows: int, pool: int | None) -> float:
+    """Tell by how much the test splits of two seeds are expected to overlap, for the intervals' correction.
+
+    Args:
+        test_rows: Of a test split.
+        pool: Rows from which splits are drawn; None where all seeds have the same test split.
+
+    Returns:
+        Test rows over the pool; 0 for the same test split, where nothing is said of other rows.
+    """
+    return 0.0 if pool is None else test_rows / pool
+
+
+@dataclass(frozen=True)
 class MethodFindings:
     """What was found of one method, at the setting that validation chose."""
 
@@ -42,6 +64,10 @@ class MethodFindings:
     metric: Interval
     calibration: dict[str, Interval]
     """Name -> measure of the probabilities' fit on the test split, smaller is better; empty for other outputs than classes."""
+    metrics: dict[str, Interval]
+    """Name of a further metric -> on the test split."""
+    patterns: dict[tuple[str, ...], Pattern]
+    """Modalities that rows have -> the metric on rows with just these; empty where all rows have all."""
     others: dict[str, Interval]
     """Name of a further test split -> metric there."""
     to_base: Interval | None
@@ -106,8 +132,8 @@ class Findings:
     tuning_alone: dict[str, Tuning]
     """Modality -> how their learning rate came about."""
     test_rows: int
-    pool: int
-    """Rows of the whole data set."""
+    pool: int | None
+    """Rows of the whole data set; None where all seeds have the same test split."""
 
     @property
     def base(self) -> MethodFindings:
@@ -129,12 +155,21 @@ class Findings:
     def margin(self) -> float | None:
         """The smallest difference that matters, in units of the metric; None if none was named and the metric has none."""
         found: float | None = self.comparison["equivalence_margin"]
-        return default_margin(self.comparison["task"]["metric"]) if found is None else found
+        if found is not None:
+            return found
+        task = self.comparison["task"]
+        bounds = task.get("metric_range")
+        return default_margin((bounds[0], bounds[1]) if isinstance(bounds, list) and len(bounds) == 2 else task["metric"])
 
     @property
     def test_share(self) -> float:
-        """The share of the data that a test split takes: the expected overlap of two seeds' test splits."""
-        return self.test_rows / self.pool
+        """The share of the data that a test split takes: the expected overlap of two seeds' test splits; 0 for a fixed one."""
+        return share_of(self.test_rows, self.pool)
+
+    @property
+    def has_fixed_test(self) -> bool:
+        """Whether all seeds have the same test split, so that what is found holds on these rows."""
+        return self.pool is None
 
     @property
     def dominant(self) -> str:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from msam.compare.findings import Findings, MethodFindings, Starvation, Tuning
+from msam.compare.findings import Findings, MethodFindings, Pattern, Starvation, Tuning, share_of
 from msam.compare.naming import with_shown_names
-from msam.compare.recipes import find_recipe
 from msam.compare.records import Record, RunKey, key_of
 from msam.compare.rounds import Scope, goal_of
 from msam.compare.statistics import UNKNOWN, Interval, holm, mean_interval
@@ -39,14 +38,14 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
     settings = {recipe.name: _choose_setting(scope, recipe, wanted) for recipe in scope.recipes()}
     chosen = {name: _take(comparison, wanted, name, settings[name]) for name in comparison["methods"]}
     base = chosen["base"]
-    test_share = base[0]["test"]["rows"] / base[0]["test"]["pool"]
-    rivals = [name for name in chosen if name != "base" and not find_recipe(name).is_control]
+    test_share = share_of(base[0]["test"]["rows"], base[0]["test"]["pool"])
+    rivals = [name for name in chosen if name != "base" and not scope.find(name).is_control]
     counted = {name: len(rivals) if name in rivals else 1 for name in chosen if name != "base"}
     differences = {name: paired_metric(chosen[name], base, test_share, count) for name, count in counted.items()}
     corrected = holm({name: differences[name].p_value for name in rivals})
     methods = tuple(
         _describe_method(
-            name,
+            scope.find(name),
             chosen,
             _describe_tuning(scope, name, wanted, chosen[name]),
             comparison,
@@ -118,7 +117,7 @@ def selected(record: Record, criterion: str) -> Record:
 
 
 def _describe_tuning(scope: Scope, name: str, records: Mapping[RunKey, Record], runs: Sequence[Record]) -> Tuning:
-    scores, setting = scope.scores(find_recipe(name), records), key_of(runs[0]).setting
+    scores, setting = scope.scores(scope.find(name), records), key_of(runs[0]).setting
     trials = {tried: fmean(values) for tried, values in sorted(scores.items(), key=_by_strength)}
     edges = edges_of(setting, trials) if math.isfinite(trials.get(setting, -math.inf)) else ()
     return Tuning(setting, runs[0]["learning_rate"], trials, edges)
@@ -136,7 +135,7 @@ def _to_equal_passes(
 
 
 def _describe_method(
-    name: str,
+    recipe: Recipe,
     chosen: Mapping[str, list[Record]],
     tuning: Tuning,
     comparison: dict[str, Any],
@@ -144,7 +143,8 @@ def _describe_method(
     to_base: Interval | None,
     p_value: float | None,
 ) -> MethodFindings:
-    recipe, runs, base = find_recipe(name), chosen[name], chosen["base"]
+    name = recipe.name
+    runs, base = chosen[name], chosen["base"]
     doubled = chosen.get("base_2x") if name not in {"base", "base_2x"} else None
     shrinkage = [run["optimizer"]["mean_shrinkage"] for run in runs if run["optimizer"].get("mean_shrinkage") is not None]
 
@@ -162,6 +162,8 @@ def _describe_method(
         unknown=unknown_seeds(runs),
         metric=mean_interval([as_number(run["test"]["metric"]) for run in runs], test_share=test_share),
         calibration=over_seeds(lambda run: run["test"]["calibration"]),
+        metrics=over_seeds(lambda run: run["test"]["metrics"]),
+        patterns=_over_patterns(runs, test_share),
         others=over_seeds(lambda run: {name: found["metric"] for name, found in run["test"]["others"].items()}),
         to_base=to_base,
         p_value=p_value,
@@ -180,6 +182,19 @@ def _describe_method(
         mean_shrinkage=fmean(shrinkage) if shrinkage else None,
         records=tuple(runs),
     )
+
+
+def _over_patterns(runs: Sequence[Record], test_share: float) -> dict[tuple[str, ...], Pattern]:
+    """By the modalities that rows have: patterns that are in all seeds' test splits."""
+    tables = [{tuple(each["modalities"]): each for each in run["test"]["patterns"]} for run in runs]
+    shared = [pattern for pattern in tables[0] if all(pattern in table for table in tables)]
+    return {
+        pattern: Pattern(
+            fmean(table[pattern]["rows"] for table in tables),
+            mean_interval([as_number(table[pattern]["metric"]) for table in tables], test_share=test_share),
+        )
+        for pattern in shared
+    }
 
 
 def _starvation(name: str, base: Sequence[Record], alone: Sequence[Record], test_share: float, comparisons: int) -> Starvation:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from msam.compare.folder import ComparisonFolder
 from msam.compare.pool import InProcess, Pool
-from msam.compare.recipes import RHO, find_recipe
+from msam.compare.recipes import RHO, check_own, describe_own, find_recipe, is_own
 from msam.compare.records import Record, RunKey, make_record, settings_digest
 from msam.compare.rounds import Scope
 from msam.compare.trials import FIRST_TUNING_SEED, TRIALS, TUNING_SEEDS
@@ -75,8 +75,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.methods:
             raise InvalidValueError("a comparison needs at least one method, found none")
-        for name in self.methods:
-            find_recipe(name)
+        self.recipes()
         for rule in ("seeds", "jobs", "trials", "tuning_seeds"):
             if getattr(self, rule) < 1:
                 raise InvalidValueError(f"{rule} must be >= 1, found {getattr(self, rule)}")
@@ -108,7 +107,23 @@ class Plan:
         Returns:
             In the order in which they were named.
         """
-        return [find_recipe(name) for name in dict.fromkeys(("base", *self.methods))]
+        names = list(dict.fromkeys(("base", *self.methods)))
+        return [find_recipe(name, self.own() if is_own(name) else ()) for name in names]
+
+    def own(self) -> tuple[Recipe, ...]:
+        """Return the recipes of the user's that are compared.
+
+        Returns:
+            In the task's order.
+
+        Raises:
+            InvalidValueError: If the name of one is msam's own, or none that the command line can pass on.
+        """
+        if not any(map(is_own, self.methods)):
+            return ()
+        own = self.source.build().recipes
+        check_own(own)
+        return tuple(recipe for recipe in own if recipe.name in self.methods)
 
 
 def warn(text: str) -> None:
@@ -186,7 +201,9 @@ def describe_plan(plan: Plan, task: dict[str, Any], digest: str) -> dict[str, An
     Returns:
         The content of ``comparison.json``.
     """
+    own = {"recipes": [describe_own(recipe) for recipe in plan.own()]} if plan.own() else {}
     return {
+        **own,
         "task": task,
         "digest": digest,
         "versions": versions(),

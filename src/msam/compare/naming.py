@@ -6,7 +6,7 @@ from typing import Any
 from msam.compare.records import Record
 from msam.shown import make_visible, map_strings, show_name, show_names
 
-_TASK_LENGTH = 200
+_TASK_LENGTH, _LABEL_LENGTH = 200, 60
 
 
 def with_shown_names(comparison: dict[str, Any], records: Sequence[Record]) -> tuple[dict[str, Any], Sequence[Record]]:
@@ -27,6 +27,8 @@ def with_shown_names(comparison: dict[str, Any], records: Sequence[Record]) -> t
     for holder, key, length in ((task, "name", _TASK_LENGTH), (task, "metric", 40), (task["optimizer"], "name", 40)):
         if key in holder:
             holder[key] = show_name(str(holder[key]), length)
+    for recipe in about.get("recipes", ()):
+        recipe["label"] = show_name(recipe["label"], _LABEL_LENGTH)
     return about, [_rename(record, changed) for record in records] if changed else records
 
 

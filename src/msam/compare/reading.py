@@ -26,6 +26,12 @@ TASK = fields(
         "metric": text(),
         "optimizer": fields({"name": text()}, others=anything),
     },
+    optional={
+        "kind": text(),
+        "metric_range": items(number(), 2),
+        "probe": text(),
+        "no_probes": text(),
+    },
     others=anything,
 )
 
@@ -66,7 +72,22 @@ _V1: dict[str, Check] = {
         {"training_seconds": number(0, above=True), "total_seconds": number(0), "peak_memory_mib": number(0)}, others=anything
     ),
 }
-_READ = or_none(fields({**_TEST, "calibration": table(_maybe), "others": table(fields({"metric": _maybe, "loss": _maybe}))}))
+_LATER = {
+    "metrics": table(_maybe),
+    "patterns": items(fields({"modalities": items(text(), 1000), "rows": whole(1), "metric": _maybe}), 10_000),
+}
+"""What records of schema 2 say of the test split since they may."""
+_READ = or_none(
+    fields(
+        {
+            **_TEST,
+            "pool": or_none(whole(1)),
+            "calibration": table(_maybe),
+            "others": table(fields({"metric": _maybe, "loss": _maybe})),
+        },
+        optional=_LATER,
+    )
+)
 _GOAL = fields(
     {
         "name": text(),
@@ -90,6 +111,18 @@ _V2: dict[str, Check] = {
 }
 _RECORDS = {1: fields(_V1), SCHEMA: fields(_V2)}
 
+RECIPE = fields(
+    {
+        "name": text(),
+        "label": text(),
+        "strength": or_none(
+            fields(
+                {"name": text(), "coarse": items(number(0), 1000), "maximum": or_none(number(0, above=True)), "near_one": truth}
+            )
+        ),
+        "is_control": truth,
+    }
+)
 _COMPARISON = fields(
     {
         "task": TASK,
@@ -104,7 +137,8 @@ _COMPARISON = fields(
         "select_by": text(),
         "one_standard_error": truth,
         "equivalence_margin": or_none(number(0, above=True)),
-    }
+    },
+    optional={"recipes": items(RECIPE, 1000)},
 )
 _FIRST_PROTOCOL = {
     "trials": 0,
@@ -137,7 +171,18 @@ def read_record(content: str) -> tuple[Record, str]:
         raise ShapeError("the checksum must be that of the content, found another: it was edited or damaged")
     _check_together(record)
     digest = settings_digest(record["task"], record["versions"], schema)
-    return (record if schema == SCHEMA else _from_version_1(record)), digest
+    return (_completed(record) if schema == SCHEMA else _from_version_1(record)), digest
+
+
+def _completed(record: Record) -> Record:
+    """Add what a record need not say."""
+    tests = [test for test in (record["test"], *(goal["test"] for goal in record["goals"])) if test is not None]
+    if all(_LATER.keys() <= test.keys() for test in tests):
+        return record
+    for test in tests:
+        test.setdefault("metrics", {})
+        test.setdefault("patterns", [])
+    return seal(record)
 
 
 def _parse(content: str) -> Any:
@@ -186,13 +231,13 @@ def _check_test(test: Record, names: set[str], where: str) -> None:
         if set(test[name]) != names and not (name == "without" and len(names) == 1 and not test[name]):
             raise ShapeError(f"{where}.{name} must have the task's modalities, found {sorted(test[name])[:10]}")
     # A test split that is all of the data leaves no room for an interval.
-    if test["rows"] >= test["pool"]:
+    if test["pool"] is not None and test["rows"] >= test["pool"]:
         raise ShapeError(f"{where}.rows must be below {where}.pool, found {test['rows']} and {test['pool']}")
 
 
 def _from_version_1(record: Record) -> Record:
     skipped = record["optimizer"].get("skipped", 0)
-    test = {**record["test"], "calibration": {}, "others": {}}
+    test = {**record["test"], "calibration": {}, "others": {}, "metrics": {}, "patterns": []}
     goal = {
         "name": ACCURACY,
         "selected_epoch": record["selected_epoch"],

@@ -1,7 +1,9 @@
 """The recipes that ``--methods`` names, in one registry."""
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from torch import nn
@@ -157,11 +159,17 @@ CONTROLS = ("modality_aware_sam_weakest", "sam_blend", "label_smoothing", "modal
 """What a gain may be due to, besides the idea: another modality, a constant share, less confidence, one modality at a time."""
 
 
-def find_recipe(name: str) -> Recipe:
+GROUPS = {"default": DEFAULT, "controls": CONTROLS, "all": tuple(RECIPES)}
+"""What one word of ``--methods`` stands for."""
+
+
+def find_recipe(name: str, own: Sequence[Recipe] = ()) -> Recipe:
     """Look a recipe up by its name.
 
     Args:
-        name: One of `RECIPES`, or ``alone:<modality>``: the base optimizer with the other modalities masked.
+        name: One of `RECIPES` or of the user's own, or ``alone:<modality>``: the base optimizer with the other modalities
+            masked.
+        own: The user's own.
 
     Returns:
         The recipe.
@@ -175,9 +183,69 @@ def find_recipe(name: str) -> Recipe:
     """
     if name.startswith(_ALONE):
         return alone_recipe(name.removeprefix(_ALONE))
-    if name not in RECIPES:
-        raise InvalidValueError(f"methods must be of {list(RECIPES)}, found {name!r}")
-    return RECIPES[name]
+    known = {**{recipe.name: recipe for recipe in own}, **RECIPES}
+    if name not in known:
+        raise InvalidValueError(f"methods must be of {list(known)}, or a file such as my_method.py, found {name!r}")
+    return known[name]
+
+
+def is_own(name: str) -> bool:
+    """Tell whether a method can only be one of the user's own.
+
+    Args:
+        name: Of the method.
+
+    Returns:
+        Whether msam has none of that name.
+    """
+    return name not in RECIPES and not name.startswith(_ALONE)
+
+
+def check_own(own: Sequence[Recipe]) -> None:
+    """Refuse recipes of the user's whose names cannot be told from others.
+
+    Args:
+        own: The user's own.
+
+    Raises:
+        InvalidValueError: If a name is taken, or is none that the command line can pass on.
+    """
+    for recipe in own:
+        taken = recipe.name in RECIPES or recipe.name in GROUPS or recipe.name.startswith(_ALONE)
+        if taken or not recipe.name or "," in recipe.name or recipe.name != recipe.name.strip() or recipe.name.endswith(".py"):
+            what = "which msam uses itself" if taken else "which --methods could not name"
+            raise InvalidValueError(
+                f"a recipe needs a name of its own, found {recipe.name!r}, {what}; use one such as 'my_method'"
+            )
+
+
+def describe_own(recipe: Recipe) -> dict[str, Any]:
+    """Tell what a report needs to know of a recipe of the user's, whose code need not be there then.
+
+    Args:
+        recipe: The recipe.
+
+    Returns:
+        JSON-able.
+    """
+    tuned = recipe.strength
+    strength = None if tuned is None else {**asdict(tuned), "maximum": tuned.maximum if isfinite(tuned.maximum) else None}
+    return {"name": recipe.name, "label": recipe.label, "strength": strength, "is_control": recipe.is_control}
+
+
+def recipe_from(description: Mapping[str, Any]) -> Recipe:
+    """Make a recipe that reports can be made with, but that trains as the base does.
+
+    Args:
+        description: Of `describe_own`.
+
+    Returns:
+        The recipe.
+    """
+    found = description["strength"]
+    maximum = {} if found is None or found["maximum"] is None else {"maximum": found["maximum"]}
+    strength = found and Strength(found["name"], tuple(found["coarse"]), near_one=found["near_one"], **maximum)
+    return Recipe(name=description["name"], label=description["label"], strength=strength, is_control=description["is_control"])
 
 
 def alone_recipe(modality: str) -> Recipe:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from msam.compare.recipes import alone_recipe, find_recipe
+from msam.compare.recipes import alone_recipe, find_recipe, recipe_from
 from msam.compare.records import Record, RunKey
 from msam.compare.trials import FIRST_TUNING_SEED, Setting, choose_setting, list_trials
 from msam.errors import InvalidValueError
@@ -32,6 +32,8 @@ class Scope:
     select_by: str
     """The criterion by which settings and epochs are chosen."""
     one_standard_error: bool = False
+    own: tuple[Recipe, ...] = ()
+    """Recipes of the user's."""
 
     @classmethod
     def of(cls, comparison: Mapping[str, Any]) -> "Scope":
@@ -55,12 +57,13 @@ class Scope:
             tuning_seeds=comparison["tuning_seeds"],
             select_by=comparison["select_by"],
             one_standard_error=comparison["one_standard_error"],
+            own=tuple(map(recipe_from, comparison.get("recipes", ()))),
         )
 
     def __post_init__(self) -> None:
         known = [recipe.name for recipe in self._alone()]
         for name in self.methods:
-            if find_recipe(name).present is not None and name not in known:
+            if self.find(name).present is not None and name not in known:
                 raise InvalidValueError(f"methods of one modality alone are {known}, found {name!r}")
 
     def _alone(self) -> list[Recipe]:
@@ -72,7 +75,18 @@ class Scope:
         Returns:
             In the order in which they were named.
         """
-        return [find_recipe(name) for name in dict.fromkeys(("base", *self.methods))]
+        return [self.find(name) for name in dict.fromkeys(("base", *self.methods))]
+
+    def find(self, name: str) -> Recipe:
+        """Look a recipe up.
+
+        Args:
+            name: Of a method.
+
+        Returns:
+            The recipe; one of the user's is known by its description only.
+        """
+        return find_recipe(name, self.own)
 
     def recipes(self) -> list[Recipe]:
         """Return all recipes that are run, those of each modality alone included.

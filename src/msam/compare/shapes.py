@@ -157,11 +157,12 @@ def table(check: Check, most: int = 10_000) -> Check:
     return check_all
 
 
-def fields(checks: Mapping[str, Check], *, others: Check | None = None) -> Check:
+def fields(checks: Mapping[str, Check], *, optional: Mapping[str, Check] | None = None, others: Check | None = None) -> Check:
     """Expect an object with certain names.
 
     Args:
         checks: Name -> check of its value; all must be there.
+        optional: The same for names that need not be there.
         others: Of other names, which are refused where None.
 
     Returns:
@@ -172,13 +173,15 @@ def fields(checks: Mapping[str, Check], *, others: Check | None = None) -> Check
         if not isinstance(value, dict):
             fail(where, "an object", value)
         missing = [name for name in checks if name not in value]
-        more = [name for name in value if name not in checks] if others is None else []
+        known = {**checks, **(optional or {})}
+        more = [name for name in value if name not in known] if others is None else []
         if missing or more:
             fail(where, f"an object with {list(checks)}", sorted(value)[:10])
-        for name, check in checks.items():
-            check(value[name], f"{where}.{name}" if where else name)
+        for name, check in known.items():
+            if name in value:
+                check(value[name], f"{where}.{name}" if where else name)
         if others is not None:
-            table(others)({name: item for name, item in value.items() if name not in checks}, where or "the whole")
+            table(others)({name: item for name, item in value.items() if name not in known}, where or "the whole")
 
     return check_all
 

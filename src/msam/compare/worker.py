@@ -14,7 +14,8 @@ from msam.compare.recipes import find_recipe
 from msam.compare.records import RunKey
 from msam.errors import MsamError
 from msam.training import RunResult, run_training
-from msam.training.source import FileSource, TaskSource, blamed
+from msam.training.files import blamed
+from msam.training.source import TaskSource
 
 READY = b""
 """The first answer of a worker, before it is asked anything."""
@@ -42,7 +43,8 @@ def run_one(source: TaskSource, key: RunKey) -> RunResult:
     Returns:
         What it found.
     """
-    task, recipe = source.build(), find_recipe(key.method)
+    task = source.build()
+    recipe = find_recipe(key.method, task.recipes)
     return run_training(task, recipe, key.strength, key.seed, lr_factor=key.lr_factor, reads_test=not key.tunes)
 
 
@@ -57,8 +59,7 @@ def run_noted(source: TaskSource, key: RunKey) -> RunResult:
         What it found.
 
     """
-    task = f"the task file {source.path!r}" if isinstance(source, FileSource) else f"the data set {source.dataset!r}"
-    with blamed(f"{task}, in the run of {key.describe()}"):
+    with blamed(f"{source.describe()}, in the run of {key.describe()}"):
         return run_one(source, key)
 
 

@@ -6,6 +6,7 @@ from msam.contribution.fitted import LearnedToken, TrainingMean
 from msam.contribution.rule import ContributionRule, Plan, find_not_finite
 from msam.contribution.sampling import SampledShapley
 from msam.contribution.shapley import contribution_shares, normalise_shares, shapley_matrix, shapley_values
+from msam.contribution.tokens import Tokens
 from msam.contribution.values import (
     MonoModalResponse,
     Value,
@@ -25,6 +26,7 @@ __all__ = [
     "Plan",
     "SampledShapley",
     "Shuffled",
+    "Tokens",
     "TrainingMean",
     "Value",
     "ValueFunction",

@@ -3,9 +3,11 @@
 from msam.data.built import BUILT, BuiltSet, find_built
 from msam.data.catalog import CATALOG, Dataset, find_dataset
 from msam.data.coloured_digits import PALETTES, load_coloured_digits, split_coloured_digits
+from msam.data.dealing import split_rows
 from msam.data.emoji import Emoji, build_emoji, load_emoji
 from msam.data.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist, read_idx
-from msam.data.splits import Arrays, Split, Splits, split_arrays
+from msam.data.split import Split, Splits
+from msam.data.splits import Arrays, split_arrays
 
 __all__ = [
     "BUILT",
@@ -28,4 +30,5 @@ __all__ = [
     "read_idx",
     "split_arrays",
     "split_coloured_digits",
+    "split_rows",
 ]

@@ -9,7 +9,8 @@ from msam.data.coloured_digits import load_coloured_digits, split_coloured_digit
 from msam.data.hog_mnist import load_hog_mnist
 from msam.data.htad import load_htad
 from msam.data.mfeat import load_mfeat
-from msam.data.splits import Arrays, Splits, split_arrays
+from msam.data.split import Splits
+from msam.data.splits import Arrays, split_arrays
 from msam.errors import InvalidValueError
 
 

@@ -13,8 +13,8 @@ _NUMBERS = "fiub"
 """NumPy's kinds of numbers that are no complex ones: floating point, integers with and without sign, booleans."""
 
 _MISSING = (
-    "impute it or leave the row out; where samples lack a modality, put zeros there and name them in `present` of "
-    "msam.MultimodalClosure"
+    "impute it or leave the row out; where samples lack a modality as a whole, say so in `present`: of msam.data.Split in a "
+    "task, of msam.MultimodalClosure in a loop of yours"
 )
 
 
@@ -167,7 +167,7 @@ def refuse_not_finite(name: str, split: str, row: int, value: Any, bad: int, row
     of_input = _MISSING + "; an attention mask is booleans"
     raise InvalidValueError(
         f"all numbers must be finite in single precision, found {value} in {name}, row {row}{split} ({bad} of {rows} rows have "
-        f"such numbers); {of_input if name != 'the target' else 'leave the row out'}"
+        f"such numbers); {of_input if not name.startswith('the target') else 'leave the row out'}"
     )
 
 

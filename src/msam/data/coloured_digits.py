@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from msam.checks import as_number, check_choice
 from msam.data.mfeat import load_mfeat
 from msam.data.sides import Rows
-from msam.data.splits import Array, Arrays, Splits, draw_rows, pick_split, standardise
+from msam.data.split import Splits
+from msam.data.splits import Array, Arrays, draw_rows, pick_split, standardise
 
 Colours = NDArray[np.float64]
 """Shape ``(N, 3)``: red, green and blue, in [0, 1]."""

@@ -1,7 +1,7 @@
 """Train, validation and test splits by seed, standardised on the training rows only."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msam.checks import as_count, as_number, check_type
-from msam.contribution.nested import map_nested
+from msam.checks import as_count, as_number
 from msam.data.checks import as_labels, check_arrays, is_classes
 from msam.data.sides import Rows, deal_groups, deal_rows
-from msam.data.split_checks import SPLITS, check_names, check_split, check_splits, list_parts
+from msam.data.split import Split, Splits
 from msam.errors import InvalidValueError
 
 Array = NDArray[np.float32]
@@ -37,70 +36,6 @@ class Arrays:
 
     def __post_init__(self) -> None:
         check_arrays(self.inputs, self.target, self.groups)
-
-
-@dataclass(frozen=True)
-class Split:
-    """One split, ready for a model.
-
-    Raises:
-        InvalidTypeError: If something is no tensor.
-        InvalidValueError: If modalities and target have other rows.
-    """
-
-    inputs: dict[str, Any]
-    """Modality name -> ``(N, ...)``; or a mapping, list or tuple of such tensors."""
-    target: Tensor
-    """First axis N."""
-
-    def __post_init__(self) -> None:
-        check_split(self.inputs, self.target)
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-    def to(self, device: torch.device | str) -> "Split":
-        """Copy the split to a device.
-
-        Args:
-            device: Where to.
-
-        Returns:
-            The split there; the same tensors if they are there already.
-        """
-        moved = {name: map_nested(lambda leaf: leaf.to(device), value) for name, value in self.inputs.items()}
-        return Split(moved, self.target.to(device))
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The splits of one seed: three, and further test splits where there are such.
-
-    They are checked where they are made, once: one pass over the data.
-
-    Whether rows are in two splits cannot be seen from them, unless they are then more than the pool.
-
-    Raises:
-        InvalidTypeError: If a split is no `Split`, or a name of `others` is no text.
-        InvalidValueError: If a split is empty, a number is not finite, splits differ in their inputs, in types or in numbers of
-            axes, they have more rows than the pool, or a further split has no name of its own.
-    """
-
-    train: Split
-    validation: Split
-    test: Split
-    pool: int
-    """Rows of the data set from which splits of different seeds are drawn; tells how much two seeds' splits overlap."""
-    others: Mapping[str, Split] = field(default_factory=dict)
-    """Name -> further test split, such as one of another distribution than `test`. Its rows may be rows of `test`."""
-
-    def __post_init__(self) -> None:
-        check_names(self.others)
-        parts = {}
-        for name, split in {**{name: getattr(self, name) for name in SPLITS}, **self.others}.items():
-            check_type(f"the {name} split", split, Split, "a msam.data.Split", remedy="write Split(inputs, target)")
-            parts[name] = list_parts(split.inputs, split.target)
-        object.__setattr__(self, "pool", check_splits(parts, self.pool))
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,23 @@
 from msam.training.evaluation import Evaluation, evaluate
 from msam.training.fit import check_task
 from msam.training.goals import CRITERIA
-from msam.training.loop import RunResult, run_training
+from msam.training.kinds import KINDS, Closeness, Kind
+from msam.training.loop import run_training
+from msam.training.metrics import METRICS, Metric, accuracy
 from msam.training.probe import linear_probe_accuracy
 from msam.training.recipe import Recipe, Strength
-from msam.training.task import Task, accuracy
+from msam.training.result import RunResult
+from msam.training.several import several
+from msam.training.task import Task
 
 __all__ = [
     "CRITERIA",
+    "KINDS",
+    "METRICS",
+    "Closeness",
     "Evaluation",
+    "Kind",
+    "Metric",
     "Recipe",
     "RunResult",
     "Strength",
@@ -20,4 +29,5 @@ __all__ = [
     "evaluate",
     "linear_probe_accuracy",
     "run_training",
+    "several",
 ]

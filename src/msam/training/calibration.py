@@ -1,22 +1,24 @@
 """Whether a classifier's probabilities can be trusted: what looks like learning can be confidence."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from msam.contribution.values import IGNORED
+from msam.contribution.values import IGNORED, as_classes
 
 BINS = 15
 """Of the expected calibration error, of equal width."""
 
 
-def calibrate(output: Tensor, target: Tensor) -> dict[str, float] | None:
+def calibrate(output: Any, target: Any) -> dict[str, float] | None:
     r"""Measure how well probabilities fit.
 
     ``nll``: mean of -log p(target). ``brier``: mean of sum_k (p_k - [k = target])^2, in [0, 2]. ``ece``: over 15 bins of equal
     width of the largest probability, sum_b n_b / n |accuracy_b - mean confidence_b|, in [0, 1].
 
     Args:
-        output: Logits, ``(B, C)``.
+        output: Logits, ``(B, C)``; or one logit, ``(B,)`` or ``(B, 1)``, of a target of 0 and 1.
         target: Classes, ``(B,)``; rows with -100 are left out.
 
     Returns:
@@ -30,7 +32,13 @@ def calibrate(output: Tensor, target: Tensor) -> dict[str, float] | None:
         >>> round(found["ece"], 3), round(found["brier"], 3)
         (0.5, 1.0)
     """
-    if target.ndim != 1 or output.ndim != 2 or target.is_floating_point() or target.is_complex():
+    if not (isinstance(output, Tensor) and isinstance(target, Tensor)) or target.is_complex():
+        return None
+    if output.ndim == 1 or (output.ndim == 2 and output.shape[1] == 1):
+        if target.numel() != len(output) or bool(((target != 0) & (target != 1)).any()):
+            return None
+        output, target = as_classes("calibration", output, target)
+    if target.ndim != 1 or output.ndim != 2 or target.is_floating_point():
         return None
     kept = target != IGNORED
     output, target = output[kept].double(), target[kept].long()

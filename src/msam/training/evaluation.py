@@ -2,16 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from msam.contribution import Coalition, all_coalitions, coalition_outputs, normalise_shares, shapley_values
+from msam.contribution import Coalition, all_coalitions, coalition_outputs, mask_rows, normalise_shares, shapley_values
 from msam.contribution.coalitions import coalition_values, evaluation_mode
+from msam.contribution.nested import pick_rows
 from msam.data import Split
 from msam.training.calibration import calibrate
 from msam.training.fit import check_inputs
+from msam.training.several import Packer
 from msam.training.task import Task
+
+
+@dataclass(frozen=True)
+class Details:
+    """More about what a model answers."""
+
+    metrics: dict[str, float]
+    """Name of a further metric -> number."""
+    calibration: dict[str, float] | None
+    """What `calibrate` found; None where outputs are no classes' logits."""
+    patterns: dict[tuple[str, ...], tuple[int, float]]
+    """Modalities that rows have -> how many have just these, and the metric on them; empty where all rows have all."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +39,8 @@ class Evaluation:
     """Coalition -> mean loss."""
     values: dict[Coalition, float]
     """Coalition -> mean value."""
-    calibration: dict[Coalition, dict[str, float]] = field(default_factory=dict)
-    """Coalition -> what `calibrate` found; empty where outputs are no classes' logits, or it was not asked for."""
+    details: dict[Coalition, Details] = field(default_factory=dict)
+    """Coalition -> more about it; empty where it was not asked for."""
 
     def contributions(self) -> dict[str, float]:
         """Return each modality's share, from Shapley values over all coalitions.
@@ -39,34 +54,71 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, split: Split, task: Task, coalitions: Sequence[Coalition] = (), *, calibrates: bool = False
+    model: nn.Module, split: Split, task: Task, coalitions: Sequence[Coalition] = (), *, detailed: bool = False
 ) -> Evaluation:
     """Evaluate a model in evaluation mode, without gradient.
+
+    Rows that lack a modality (`Split.present`) have the task's stand-in for it, and count in every metric; a coalition of
+    which a row has nothing is worth 0 there.
 
     Args:
         model: From an input mapping to the output.
         split: On which.
         task: Whose loss, metric and value.
         coalitions: Which modalities to keep; all non-empty coalitions where none are given.
-        calibrates: Whether to measure calibration, too.
+        detailed: Whether to measure further metrics, calibration, and rows by the modalities that they have, too.
 
     Returns:
         Metric, loss and value per coalition.
 
     Raises:
+        InvalidTypeError: If the model returns no tensor, nor a mapping of tensors.
         InvalidValueError: If the split's inputs have other names than the task's modalities.
     """
     check_inputs(task, split.inputs)
     coalitions = list(coalitions) or all_coalitions(task.modalities)
+    baseline = task.baseline.among(split.present) if split.present else task.baseline
+    packer = Packer()
     with evaluation_mode(model):
-        outputs = coalition_outputs(model, split.inputs, coalitions)
-        values = coalition_values(outputs, split.target, task.value).mean(1).tolist()
-        losses = [float(task.loss(output, split.target).mean()) for output in outputs]
+        inputs = mask_rows(split.inputs, split.present, baseline) if split.present else split.inputs
+        packed = coalition_outputs(model, inputs, coalitions, baseline, logits=packer.pack)
+        outputs = [packer.unpack(output) for output in packed]
+        values = coalition_values(packed, split.target, packer.unpacked(task.value))
+        if split.present:
+            values = values * _has_any(split, coalitions)
+        losses = [_mean(task.loss(output, split.target), split.weights) for output in outputs]
         metrics = [task.metric(output, split.target) for output in outputs]
-        calibrated = [calibrate(output, split.target) for output in outputs] if calibrates else []
+        details = [_look_closer(task, output, split) for output in outputs] if detailed else []
     return Evaluation(
         dict(zip(coalitions, metrics, strict=True)),
         dict(zip(coalitions, losses, strict=True)),
-        dict(zip(coalitions, values, strict=True)),
-        {coalition: found for coalition, found in zip(coalitions, calibrated, strict=False) if found is not None},
+        dict(zip(coalitions, values.mean(1).tolist(), strict=True)),
+        dict(zip(coalitions, details, strict=False)),
     )
+
+
+def _has_any(split: Split, coalitions: Sequence[Coalition]) -> Tensor:
+    """Which rows have at least one modality of a coalition, ``(K, N)``."""
+    everyone = torch.ones(len(split), dtype=torch.bool)
+    return torch.stack(
+        [torch.stack([split.present.get(name, everyone) for name in coalition]).any(0) for coalition in coalitions]
+    )
+
+
+def _mean(losses: Tensor, weights: Tensor | None) -> float:
+    if weights is None:
+        return float(losses.mean())
+    return float((losses * weights).sum() / weights.sum()) if losses.ndim else float(losses)
+
+
+def _look_closer(task: Task, output: Any, split: Split) -> Details:
+    metrics = {name: float(score(output, split.target)) for name, score in task.metrics.items()}
+    patterns = {}
+    if split.present:
+        numbers = split.pattern_of_rows()
+        for number in numbers.unique().tolist():
+            index = (numbers == number).nonzero().flatten()
+            answers, truth = (pick_rows(each, index) for each in (output, split.target))
+            (names,) = split.rows(index).patterns()
+            patterns[names] = (len(index), float(task.metric(answers, truth)))
+    return Details(metrics, calibrate(output, split.target), patterns)

@@ -4,17 +4,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from msam.checks import check_type
-from msam.contribution import true_class_probability
 from msam.contribution.late_fusion import LateFusionModel, check_names
-from msam.contribution.values import IGNORED
 from msam.data import Splits
 from msam.errors import InvalidTypeError, InvalidValueError
+from msam.training.kinds import Kind
 from msam.training.runtime import reproducible
-from msam.training.task import Task, accuracy, sample_cross_entropy
+from msam.training.task import Task
 
 
 def check_task(task: Task, seed: int = 0) -> None:
@@ -106,31 +104,20 @@ def check_inputs(task: Task, inputs: Mapping[str, Any], where: str = "") -> None
     )
 
 
-def _check_target(task: Task, target: Tensor, split: str) -> None:
-    """Refuse a target that is no class where the task's loss, metric or value, left at their defaults, need one."""
-    defaults = {"loss": sample_cross_entropy, "metric": accuracy, "value": true_class_probability}
-    used = [name for name, default in defaults.items() if getattr(task, name) is default]
-    if not used:
-        return
-    whose = f"the target of the {split} split must be classes for the default {', '.join(used)}"
-    if target.is_floating_point() or target.is_complex():
-        # Cross-entropy takes probabilities of classes, and one logit's value a target of 0 and 1.
-        if "metric" in used or ("loss" in used and target.ndim < 2):
-            raise InvalidValueError(f"{whose}, found {target.dtype}; use target.long() if they are, or give {', '.join(used)}")
-        return
-    if "loss" in used and target.dtype not in {torch.int64, torch.uint8}:
-        raise InvalidTypeError(f"{whose}, as int64, found {target.dtype}; use target.long()")
-    if target.ndim == 1:
-        _check_classes(whose, target, split)
+def _check_target(task: Task, target: Any, split: str) -> None:
+    """Refuse a target that is not of the kind, where the task's loss, metric or value are the kind's own."""
+    kind = task.kind
+    used = [name for name in ("loss", "metric", "value") if getattr(task, name) is _own(kind, name)]
+    whose = f"the target of the {split} split (for the default {{}} of kind {kind.name!r})"
+    if "loss" in used:
+        kind.check_loss(target, whose.format(", ".join(used)), split == "train")
+    rest = [name for name in used if name != "loss"]
+    if rest:
+        kind.check_value(target, whose.format(", ".join(rest)), split == "train")
 
 
-def _check_classes(whose: str, target: Tensor, split: str) -> None:
-    classes = target[target != IGNORED].unique().tolist()
-    if classes and classes[0] < 0:
-        raise InvalidValueError(f"{whose}, from 0 on, found {classes[0]}; number them from 0, or use {IGNORED} to ignore a row")
-    if split == "train" and len(classes) < 2:
-        found = f"class {classes[0]} in all rows" if classes else f"{IGNORED}, which is ignored, in all rows"
-        raise InvalidValueError(f"{whose}, at least two of them, found {found}; draw it from other rows, or stratify it")
+def _own(kind: Kind, name: str) -> Any:
+    return kind.metric.score if name == "metric" else getattr(kind, name)
 
 
 @contextmanager

@@ -1,9 +1,101 @@
-"""Linear probes: what a branch's features know, read out by a linear classifier of their own."""
+"""Linear probes: what a branch's features know, read out by a linear model of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+Probe = Callable[[Tensor, Tensor, Tensor, Tensor], "float | None"]
+"""From features and target of some rows, and of others, to how well the others are read; None if that cannot be told."""
+
+
+def probe_classes(train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor) -> float | None:
+    """Probe for classes, or for 0 and 1; see `linear_probe_correct`.
+
+    Args:
+        train: Features ``(N, F)``.
+        train_target: Classes ``(N,)``; 0 and 1 may be of any type.
+        test: Features ``(K, F)``.
+        test_target: Theirs.
+
+    Returns:
+        Accuracy, in [0, 1]; None if the targets are no classes, or rows are to be ignored.
+    """
+    found = [_as_classes(target) for target in (train_target, test_target)]
+    return None if found[0] is None or found[1] is None else linear_probe_accuracy(train, found[0], test, found[1])
+
+
+def probe_labels(train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, penalty: float = 1.0) -> float:
+    """Probe for several labels, each on its own: ridge regression on -1 and 1, whose sign answers.
+
+    Args:
+        train: Features ``(N, F)``.
+        train_target: 0 or 1, ``(N, L)``.
+        test: Features ``(K, F)``.
+        test_target: Theirs.
+        penalty: Ridge, > 0.
+
+    Returns:
+        Share of right answers over rows and labels, in [0, 1].
+    """
+    answers = ridge(train, 2 * train_target.double() - 1, test, penalty) > 0
+    return float((answers == (test_target > 0.5)).double().mean())
+
+
+def probe_numbers(train: Tensor, train_target: Tensor, test: Tensor, test_target: Tensor, penalty: float = 1.0) -> float | None:
+    """Probe for numbers by ridge regression.
+
+    Args:
+        train: Features ``(N, F)``.
+        train_target: ``(N,)`` or ``(N, T)``.
+        test: Features ``(K, F)``.
+        test_target: Theirs.
+        penalty: Ridge, > 0.
+
+    Returns:
+        R2, at most 1, the mean over targets; None where a target is the same in all rows.
+    """
+    truth = test_target.double().reshape(len(test), -1)
+    found = ridge(train, train_target.double().reshape(len(train), -1), test, penalty)
+    spread = (truth - truth.mean(0)).square().sum(0)
+    return float((1 - (truth - found).square().sum(0) / spread).mean()) if bool((spread > 0).all()) else None
+
+
+def _as_classes(target: Tensor) -> Tensor | None:
+    if target.ndim == 2 and target.shape[1] == 1:
+        target = target.squeeze(1)
+    if target.ndim != 1 or target.is_complex():
+        return None
+    if target.is_floating_point() and bool(((target != 0) & (target != 1)).any()):
+        return None
+    classes = target.long()
+    return classes if int(classes.min()) >= 0 else None
+
+
+def ridge(train: Tensor, coded: Tensor, test: Tensor, penalty: float) -> Tensor:
+    r"""Fit ridge regression on some rows and apply it to others.
+
+    ``W = (Z^T Z + penalty I)^-1 Z^T Y`` with standardised features Z and centred Y.
+
+    Args:
+        train: Features ``(N, F)``.
+        coded: Y, ``(N, T)``, float64.
+        test: Features ``(K, F)``.
+        penalty: > 0.
+
+    Returns:
+        Shape ``(K, T)``, float64.
+
+    Cost: ``N F^2 + F^3`` multiplications.
+    """
+    train, test = train.double(), test.double()
+    mean, deviation = train.mean(0), train.std(0, correction=0)
+    deviation = torch.where(deviation > 0, deviation, 1.0)
+    features = (train - mean) / deviation
+    gram = features.T @ features + penalty * torch.eye(features.shape[1], dtype=torch.float64, device=features.device)
+    weights = torch.linalg.solve(gram, features.T @ (coded - coded.mean(0)))
+    predicted: Tensor = (test - mean) / deviation @ weights + coded.mean(0)
+    return predicted
 
 
 def linear_probe_accuracy(
@@ -55,15 +147,9 @@ def linear_probe_correct(
         >>> linear_probe_correct(x, torch.tensor([0, 0, 1, 1]), x, torch.tensor([0, 1, 1, 1]))
         tensor([ True, False,  True,  True])
     """
-    train, test = train.double(), test.double()
-    mean, deviation = train.mean(0), train.std(0, correction=0)
-    deviation = torch.where(deviation > 0, deviation, 1.0)
-    features = (train - mean) / deviation
     classes = int(torch.maximum(train_target.max(), test_target.max())) + 1
     coded = 2 * torch.nn.functional.one_hot(train_target, classes).double() - 1
-    gram = features.T @ features + penalty * torch.eye(features.shape[1], dtype=torch.float64, device=features.device)
-    weights = torch.linalg.solve(gram, features.T @ (coded - coded.mean(0)))
-    predicted = ((test - mean) / deviation @ weights + coded.mean(0)).argmax(-1)
+    predicted = ridge(train, coded, test, penalty).argmax(-1)
     correct: Tensor = predicted == test_target
     return correct
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.optim import Optimizer
 
 from msam.balance import BalanceHook
+
+if TYPE_CHECKING:
+    from msam.training.goals import Score
 
 
 @dataclass(frozen=True)
@@ -86,5 +90,8 @@ class Recipe:
     """Epochs, as a multiple of the task's."""
     is_control: bool = False
     """Whether it is there to tell what a method's gain may be due to: it is shown, and counts as no comparison."""
+    after: "Callable[[nn.Module, Callable[[nn.Module], Score]], nn.Module] | None" = None
+    """From a model at a selected epoch, and a function that scores models on validation, to the model that is tested; None for
+    the same."""
     present: frozenset[str] | None = None
     """Train and select with these modalities only, the others masked; None for all."""

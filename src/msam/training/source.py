@@ -1,21 +1,16 @@
 """Where a task comes from: a data set of the catalogue, or a user's own file. Light enough to send to a worker."""
 
-import hashlib
-import importlib.util
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from msam.checks import as_number
 from msam.data import CATALOG, Dataset, find_dataset
-from msam.errors import InvalidStateError, InvalidValueError
+from msam.errors import InvalidValueError
 from msam.fusion import EarlyFusion, late_fusion_mlp
+from msam.training.files import FileSource, UserFile, blamed, recipes_of
 from msam.training.fit import check_task
 from msam.training.task import Task
 
@@ -83,6 +78,14 @@ class DatasetSource:
                 )
         return {name: default if given.get(name) is None else given[name] for name, default in dataset.options.items()}
 
+    def describe(self) -> str:
+        """Say where the task is from.
+
+        Returns:
+            In words.
+        """
+        return f"the data set {self.dataset!r}"
+
     def build(self) -> Task:
         """Build the task.
 
@@ -93,40 +96,38 @@ class DatasetSource:
 
 
 @dataclass(frozen=True)
-class FileSource:
-    """A task in a Python file of the user's, which defines ``task = Task(...)``."""
+class WithMethods:
+    """A task, and files with methods of the user's."""
 
-    path: str
-    sha256: str
+    task: "DatasetSource | FileSource"
+    files: tuple[UserFile, ...]
 
-    def build(self) -> Task:
-        """Run the file.
+    def describe(self) -> str:
+        """Say where the task is from.
 
         Returns:
-            Its task; cached per process.
+            In words.
         """
-        return _load_task_file(self.path, self.sha256)
+        return self.task.describe()
+
+    def settings(self) -> dict[str, Any]:
+        """Tell what results depend on, besides what the task says itself.
+
+        Returns:
+            JSON-able.
+        """
+        return {**self.task.settings(), "method_files_sha256": [file.sha256 for file in self.files]}
+
+    def build(self) -> Task:
+        """Build the task.
+
+        Returns:
+            The task with the files' recipes.
+        """
+        return _with_methods(self)
 
 
-TaskSource = DatasetSource | FileSource
-
-
-def find_task_file(path: str | Path) -> FileSource:
-    """Point at a user's task file as it is now.
-
-    Args:
-        path: Of a Python file.
-
-    Returns:
-        The source, with the hash of the file's content.
-
-    Raises:
-        InvalidValueError: If there is no such file.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise InvalidValueError(f"a task must be a Python file that defines `task = Task(...)`, found no file {str(path)!r}")
-    return FileSource(str(file.resolve()), hashlib.sha256(file.read_bytes()).hexdigest())
+TaskSource = DatasetSource | FileSource | WithMethods
 
 
 def describe_source(source: TaskSource) -> dict[str, Any]:
@@ -146,10 +147,10 @@ def describe_source(source: TaskSource) -> dict[str, Any]:
     """
     task = source.build()
     _check_once(source)
-    settings = source.settings() if isinstance(source, DatasetSource) else {"file_sha256": source.sha256}
     return {
         **task.config,
-        **settings,
+        **source.settings(),
+        **_describe_kind(task),
         "name": task.name,
         "modalities": list(task.modalities),
         "metric": task.metric_name,
@@ -157,6 +158,20 @@ def describe_source(source: TaskSource) -> dict[str, Any]:
         "batch_size": task.batch_size,
         "optimizer": describe_optimizer(task),
     }
+
+
+def _describe_kind(task: Task) -> dict[str, Any]:
+    """Tell what reports need to know of a task, where it is no classification by accuracy."""
+    found: dict[str, Any] = {}
+    if task.kind.name != "classification":
+        found["kind"] = task.kind.name
+    if task.bounded and task.metric_name != "accuracy":
+        found["metric_range"] = [0, 1]
+    if task.kind.probe is None:
+        found["no_probes"] = task.kind.no_probe
+    elif task.kind.probe_name != "accuracy":
+        found["probe"] = task.kind.probe_name
+    return found
 
 
 def describe_optimizer(task: Task) -> dict[str, Any]:
@@ -173,35 +188,19 @@ def describe_optimizer(task: Task) -> dict[str, Any]:
     return {"name": type(optimizer).__name__, **plain}
 
 
-@contextmanager
-def blamed(where: str) -> Iterator[None]:
-    """Say of errors on their way out where they were raised. To exit is an error too: it would end the comparison in silence.
-
-    Args:
-        where: In words.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        InvalidStateError: In place of SystemExit.
-    """
-    try:
-        yield
-    except SystemExit as error:
-        raise InvalidStateError(f"a task must not exit, found SystemExit({error.code!r}) in {where}; raise an error") from error
-    except Exception as error:
-        error.add_note(f"msam: raised in {where}")
-        raise
-
-
 @lru_cache(maxsize=8)
 def _check_once(source: TaskSource) -> None:
     """Check a user's task; one of the catalogue is split once where it is built, and fits."""
-    if isinstance(source, FileSource):
-        task = source.build()
-        with blamed(f"the task file {source.path!r}, with the data of seed 0"):
-            check_task(task)
+    inner = source.task if isinstance(source, WithMethods) else source
+    if isinstance(inner, FileSource):
+        with blamed(f"{inner.describe()}, with the data of seed 0"):
+            check_task(inner.build())
+
+
+@lru_cache(maxsize=8)
+def _with_methods(source: WithMethods) -> Task:
+    task = source.task.build()
+    return replace(task, recipes=(*task.recipes, *(recipe for file in source.files for recipe in recipes_of(file))))
 
 
 @lru_cache(maxsize=8)
@@ -223,23 +222,3 @@ def _build_dataset_task(source: DatasetSource) -> Task:
         config={"control": True} if dataset.is_control else {},
         batch_size=source.batch_size,
     )
-
-
-@lru_cache(maxsize=8)
-def _load_task_file(path: str, sha256: str) -> Task:
-    content = Path(path).read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise InvalidValueError(f"the task file must not change during a comparison, found {path!r} changed; start again")
-    spec = importlib.util.spec_from_file_location(f"msam_task_{sha256[:8]}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    with blamed(f"the task file {path!r}"):
-        spec.loader.exec_module(module)
-    task = getattr(module, "task", None)
-    if not isinstance(task, Task):
-        raise InvalidValueError(
-            f"a task file must define `task = msam.training.Task(...)` at its top level, found "
-            f"{type(task).__name__ if task is not None else 'no `task`'} in {path!r}"
-        )
-    return task

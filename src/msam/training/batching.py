@@ -1,0 +1,106 @@
+"""The batches of an epoch, and the problem that each poses."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from msam.balance import BalanceHook
+from msam.contribution import Coalition, mask_inputs
+from msam.contribution.nested import pick_rows
+from msam.data import Split
+from msam.errors import InvalidValueError
+from msam.training.several import Packer
+from msam.training.stepping import CountedClosure
+from msam.training.task import Task
+
+_HOOK_SEED = 1_000_003
+"""Separates the hooks' random numbers from the batch order, which must be the same for all recipes."""
+
+
+@dataclass
+class Batches:
+    """Makes the closures of an epoch: in an order of the seed's, with the recipe's hooks.
+
+    Args:
+        task: Whose loss and stand-ins.
+        train: The training split.
+        present: Which modalities the run trains with, the others masked.
+        hooks: Change each closure.
+        seed: Decides the order, and what hooks draw.
+    """
+
+    task: Task
+    train: Split
+    present: Coalition
+    hooks: Sequence[BalanceHook]
+    seed: int
+
+    def __post_init__(self) -> None:
+        self._order = Generator().manual_seed(self.seed)
+        self._hook_generator = Generator().manual_seed(self.seed + _HOOK_SEED)
+        self._masks = set(self.task.modalities) - self.present
+        weights = self.train.weights
+        self._weights = None if weights is None else weights / weights.mean()
+        self._packer = Packer()
+        self.value = self._packer.unpacked(self.task.value)
+        """The task's value of a coalition, of outputs as the closures give them."""
+
+    def closures(self, model: nn.Module) -> Iterator[CountedClosure]:
+        """Go through an epoch.
+
+        Args:
+            model: To be trained.
+
+        Yields:
+            A closure for each batch.
+        """
+        train, task = self.train, self.task
+        for index in split_order(torch.randperm(len(train), generator=self._order), task.batch_size):
+            inputs = {name: pick_rows(value, index) for name, value in train.inputs.items()}
+            present = {name: there[index] for name, there in train.present.items()}
+            if self._masks:
+                inputs = mask_inputs(inputs, self.present, task.baseline)
+            target = pick_rows(train.target, index)
+            options: dict[str, Any] = {"present": present, "baseline": task.baseline, "logits": self._packer.pack}
+            closure = CountedClosure(model, inputs, target, task.loss, **options)
+            for hook in self.hooks:
+                hook.prepare_(closure, self._hook_generator)
+            if self._weights is not None:
+                closure.loss_fn = _weighted(closure.loss_fn, self._weights[index])
+            yield closure
+
+
+def _weighted(loss_fn: Callable[[Any, Any], Tensor], weights: Tensor) -> Callable[[Any, Any], Tensor]:
+    def weighted(output: Any, target: Any) -> Tensor:
+        losses = loss_fn(output, target)
+        if losses.shape != weights.shape:
+            raise InvalidValueError(
+                f"weights of rows need a loss per sample, ({len(weights)},), found shape {tuple(losses.shape)}; use "
+                "reduction='none' in the task's loss"
+            )
+        return losses * weights
+
+    return weighted
+
+
+def split_order(order: Tensor, size: int) -> list[Tensor]:
+    """Cut the rows of an epoch into batches. A last batch of one row joins the one before: BatchNorm has no statistics of one.
+
+    Args:
+        order: Numbers of rows.
+        size: Of a batch.
+
+    Returns:
+        The batches.
+
+    Example:
+        >>> [len(batch) for batch in split_order(torch.arange(9), 4)], [len(batch) for batch in split_order(torch.arange(1), 4)]
+        ([4, 5], [1])
+    """
+    batches = list(order.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches

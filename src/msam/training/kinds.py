@@ -1,0 +1,303 @@
+"""The kinds of task: what their loss, metrics, values of coalitions and probes are, where a task says nothing else."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from msam.checks import as_number
+from msam.contribution import ValueFunction, true_class_probability
+from msam.contribution.values import IGNORED
+from msam.errors import InvalidTypeError, InvalidValueError
+from msam.training.metrics import METRICS, Metric, as_labels, as_numbers
+from msam.training.probe import Probe, probe_classes, probe_labels, probe_numbers
+
+LossFunction = Callable[[Any, Any], Tensor]
+"""``loss(output, target)``: a loss per sample, ``(B,)``, or a mean."""
+TargetCheck = Callable[[Any, str, bool], None]
+"""``check(target, whose, trains)`` raises if a split's target is not of the kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a kind of task brings: defaults for `msam.training.Task`, each of which the task may replace."""
+
+    name: str
+    loss: LossFunction
+    metric: Metric
+    """What settings and epochs are selected by, and methods compared by."""
+    shown: tuple[Metric, ...] = ()
+    """Further metrics, which are shown."""
+    value: ValueFunction
+    """What a coalition of modalities is worth on each sample: >= 0, and 0 for "knows nothing"."""
+    probe: Probe | None = None
+    """Reads a branch's features; None if that cannot be done."""
+    probe_name: str = "accuracy"
+    """Of the number that the probe gives."""
+    no_probe: str = ""
+    """Why not."""
+    check_loss: TargetCheck
+    """Of a target for the loss."""
+    check_value: TargetCheck
+    """Of a target for the metric and the value."""
+
+
+def sample_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    """Return each sample's cross-entropy.
+
+    Args:
+        output: ``(B, C)``, logits.
+        target: ``(B,)``, class indices; or probabilities of the classes, ``(B, C)``.
+
+    Returns:
+        Shape ``(B,)``.
+    """
+    return cross_entropy(output, target, reduction="none")
+
+
+def binary_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Return each sample's binary cross-entropy.
+
+    Args:
+        output: One logit per sample, ``(B,)`` or ``(B, 1)``.
+        target: 0 or 1, ``(B,)`` or ``(B, 1)``, of any type.
+
+    Returns:
+        Shape ``(B,)``.
+
+    Raises:
+        InvalidValueError: If they hold other numbers of numbers.
+    """
+    logits, truth = as_numbers(output, target)
+    if logits.shape[1] != 1:
+        raise InvalidValueError(
+            f"a binary task needs one logit per sample, found output {tuple(output.shape)}; use kind='classification' for two"
+        )
+    return binary_cross_entropy_with_logits(logits, truth, reduction="none").squeeze(1)
+
+
+def label_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Return each sample's binary cross-entropy, the mean over its labels.
+
+    Args:
+        output: Logits, ``(B, L)``.
+        target: 0 or 1, ``(B, L)``, of any type.
+
+    Returns:
+        Shape ``(B,)``.
+    """
+    return binary_cross_entropy_with_logits(*as_labels(output, target), reduction="none").mean(1)
+
+
+def squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """Return each sample's squared error, the mean over its targets.
+
+    Args:
+        output: ``(B, T)``; ``(B,)`` and ``(B, 1)`` are the same.
+        target: As many numbers.
+
+    Returns:
+        Shape ``(B,)``.
+    """
+    predicted, truth = as_numbers(output, target)
+    return (predicted - truth).square().mean(1)
+
+
+def right_labels(output: Tensor, target: Tensor) -> Tensor:
+    """Return the mean probability that the model gives what is true of each label.
+
+    Args:
+        output: Logits, ``(B, L)``.
+        target: 0 or 1, ``(B, L)``.
+
+    Returns:
+        Shape ``(B,)``, in [0, 1].
+
+    Example:
+        >>> right_labels(torch.zeros(1, 3), torch.tensor([[0, 1, 1]]))
+        tensor([0.5000])
+    """
+    logits, truth = as_labels(output, target)
+    return (logits * (2 * truth - 1)).sigmoid().mean(1)
+
+
+@dataclass(frozen=True)
+class Closeness:
+    r"""How near a prediction is: ``exp(-mean_t (f_t - y_t)^2 / (2 scale^2))``, a normal likelihood over its maximum.
+
+    Args:
+        scale: Of an error that matters, > 0, in the target's units. Default 1: targets that are standardised.
+
+    Raises:
+        InvalidTypeError: If it is no number.
+        InvalidValueError: If it is out of its range.
+
+    Deviations: neither paper of Modality-Aware SAM or AGM has regression; this is ours.
+
+    Example:
+        >>> Closeness()(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))
+        tensor([1.0000, 0.1353])
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", as_number("scale", self.scale, 0, remedy="use the target's standard deviation"))
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """Evaluate each sample.
+
+        Args:
+            output: Predictions, ``(B, T)``; ``(B,)`` and ``(B, 1)`` are the same.
+            target: As many numbers.
+
+        Returns:
+            Shape ``(B,)``, in [0, 1].
+        """
+        return (squared_error(output, target) / (-2 * self.scale**2)).exp()
+
+
+def _check_class_loss(target: Any, whose: str, trains: bool) -> None:
+    target = _as_tensor(target, whose)
+    if target.is_floating_point() and target.ndim > 1:
+        return  # probabilities of the classes
+    if target.is_floating_point() or target.is_complex():
+        raise InvalidValueError(
+            f"{whose} must be classes, found {target.dtype}; use target.long() if they are, or kind='regression' of numbers"
+        )
+    if target.dtype not in {torch.int64, torch.uint8}:
+        raise InvalidTypeError(f"{whose} must be classes as int64, found {target.dtype}; use target.long()")
+    _check_classes(target, whose, trains)
+
+
+def _check_class_value(target: Any, whose: str, trains: bool) -> None:
+    target = _as_tensor(target, whose)
+    if target.is_floating_point() or target.is_complex():
+        raise InvalidValueError(f"{whose} must be classes, found {target.dtype}; use target.long() if they are")
+    _check_classes(target, whose, trains)
+
+
+def _check_classes(target: Tensor, whose: str, trains: bool) -> None:
+    if target.ndim != 1:
+        return  # such as one class for each point of a sequence, which the parts may well take
+    classes = target[target != IGNORED].unique().tolist()
+    if classes and classes[0] < 0:
+        raise InvalidValueError(
+            f"{whose} must be classes from 0 on, found {classes[0]}; number them from 0, or use {IGNORED} to ignore a row"
+        )
+    if trains and len(classes) < 2:
+        found = f"class {classes[0]} in all rows" if classes else f"{IGNORED}, which is ignored, in all rows"
+        raise InvalidValueError(
+            f"{whose} must be classes, at least two of them, found {found}; draw it from other rows, or stratify it"
+        )
+
+
+def _check_zero_one(target: Any, whose: str) -> None:
+    target = _as_tensor(target, whose)
+    found = target.unique().tolist()
+    if any(value not in (0, 1) for value in found):
+        raise InvalidValueError(f"{whose} must hold 0 and 1 only, found {found[:4]}; write (target == name).float(), say")
+
+
+def _check_binary(target: Any, whose: str, trains: bool) -> None:
+    target = _as_tensor(target, whose)
+    if target.ndim > 2 or (target.ndim == 2 and target.shape[1] != 1):
+        raise InvalidValueError(
+            f"{whose} must have one number per sample, found shape {tuple(target.shape)}; use "
+            "kind='multi-label' for several labels"
+        )
+    _check_zero_one(target, whose)
+    if trains and len(target.unique()) < 2:
+        raise InvalidValueError(
+            f"{whose} must hold both 0 and 1, found one of them only; draw it from other rows, or stratify it"
+        )
+
+
+def _check_labels(target: Any, whose: str, trains: bool) -> None:  # noqa: ARG001, any row may have any labels
+    target = _as_tensor(target, whose)
+    if target.ndim != 2:
+        raise InvalidValueError(
+            f"{whose} must be 0 or 1 for each label, (rows, labels), found shape {tuple(target.shape)}; use kind='binary' for "
+            "one label, or one_hot(classes)"
+        )
+    _check_zero_one(target, whose)
+
+
+def _check_numbers(target: Any, whose: str, trains: bool) -> None:  # noqa: ARG001, any numbers can be learned
+    target = _as_tensor(target, whose)
+    if not target.is_floating_point() or target.ndim > 2:
+        raise InvalidValueError(
+            f"{whose} must be numbers of floating point, (rows,) or (rows, targets), found shape {tuple(target.shape)} of "
+            f"{target.dtype}; use target.float(), or kind='classification' of classes"
+        )
+
+
+def _check_scale(target: Any, whose: str, trains: bool) -> None:
+    _check_numbers(target, whose, trains)
+    spread = float(target.double().std(0, correction=0).mean()) if trains else 1.0
+    if not 0.1 <= spread <= 10:
+        raise InvalidValueError(
+            f"{whose} must have a standard deviation near 1, as what a coalition is worth compares errors with 1, found "
+            f"{spread:.3g}; standardise it, or give value=msam.training.Closeness(scale={spread:.3g})"
+        )
+
+
+def _as_tensor(target: Any, whose: str) -> Tensor:
+    if not isinstance(target, Tensor):
+        raise InvalidTypeError(
+            f"{whose} must be a tensor, found {type(target).__name__}; for several targets use kind=msam.training.several(...)"
+        )
+    return target
+
+
+CLASSIFICATION = Kind(
+    name="classification",
+    loss=sample_cross_entropy,
+    metric=METRICS["classification"]["accuracy"],
+    value=true_class_probability,
+    probe=probe_classes,
+    check_loss=_check_class_loss,
+    check_value=_check_class_value,
+)
+"""One class of several for each sample: logits ``(B, C)``, target ``(B,)`` of integers."""
+
+BINARY = Kind(
+    name="binary",
+    loss=binary_loss,
+    metric=METRICS["binary"]["accuracy"],
+    value=true_class_probability,
+    probe=probe_classes,
+    check_loss=_check_binary,
+    check_value=_check_binary,
+)
+"""Yes or no by one logit, ``(B,)`` or ``(B, 1)``; target 0 or 1, of any type."""
+
+MULTI_LABEL = Kind(
+    name="multi-label",
+    loss=label_loss,
+    metric=METRICS["multi-label"]["average precision"],
+    value=right_labels,
+    probe=probe_labels,
+    probe_name="label accuracy",
+    check_loss=_check_labels,
+    check_value=_check_labels,
+)
+"""Several labels, each yes or no: logits ``(B, L)``, target 0 or 1 of the same shape."""
+
+REGRESSION = Kind(
+    name="regression",
+    loss=squared_error,
+    metric=METRICS["regression"]["R2"],
+    value=Closeness(),
+    probe=probe_numbers,
+    probe_name="R2",
+    check_loss=_check_numbers,
+    check_value=_check_scale,
+)
+"""Numbers: predictions ``(B,)`` or ``(B, T)``, target of as many numbers of floating point, standardised."""
+
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (CLASSIFICATION, BINARY, MULTI_LABEL, REGRESSION)}
+"""Those that have a name; `several` makes one of several targets."""
