@@ -7,6 +7,8 @@ Three lines change a training loop::
     loss = optimizer.step(closure)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from msam import combine, contribution, errors, fusion, geometry, optim
 from msam._version import __version__
 from msam.contribution import contribution_shares, shapley_values
@@ -19,6 +21,7 @@ __all__ = [
     "Diagnosis",
     "__version__",
     "combine",
+    "compare_methods",
     "contribution",
     "contribution_shares",
     "diagnose",
@@ -29,3 +32,15 @@ __all__ = [
     "shapley_values",
 ]
 __all__ += _optim
+
+if TYPE_CHECKING:
+    from msam.compare import compare_methods as compare_methods
+
+
+def __getattr__(name: str) -> Any:
+    """Load on first use what needs more than torch and numpy."""
+    if name == "compare_methods":
+        from msam.compare import compare_methods
+
+        return compare_methods
+    raise AttributeError(f"module 'msam' has no attribute {name!r}")

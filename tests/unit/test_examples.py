@@ -1,10 +1,14 @@
 """The examples run as they are, offline."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import msam
+from command import run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -32,3 +36,18 @@ def test_the_study_runs_resumes_and_reports(tmp_path: Path):
     assert found.returncode == 0, found.stderr
     assert "| SAM |" in page.read_text()
     assert (tmp_path / "images" / "modality-aware-radius.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "tasks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_kind_of_task_ends_with_a_report(path: Path, tmp_path: Path):
+    assert len(path.read_text().splitlines()) < 70
+    assert f"msam compare examples/tasks/{path.name}" in path.read_text()
+    methods = (
+        "default" if path.stem in {"missing_rows", "sequences"} else "base,joint_unimodal,modality_dropout,modality_aware_sam"
+    )
+    few = ("--seeds", "2", "--trials", "2", "--tuning-seeds", "1", "--select-by", "one-missing")
+    found = run("compare", str(path), "--methods", methods, *few, "--in-process", "--out", str(tmp_path))
+    assert "Advice" in found.out and "nan" not in found.out.lower().replace("dominan", "")
+    assert (tmp_path / "report.html").stat().st_size > 50_000
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    assert ("recipes" in comparison) == (path.stem == "missing_rows")

@@ -469,7 +469,7 @@ def test_the_page_reads_in_order(page: str) -> None:
 
 def test_figures_are_named_take_the_text_colour_and_keep_text_as_text(page: str) -> None:
     figures = re.findall(r"<svg viewBox.*?</svg>", page, flags=re.DOTALL)
-    assert len(figures) == 3 + 2 + 3 + 2
+    assert len(figures) == 4 + 2 + 3 + 2
     for figure in figures:
         tree = ElementTree.fromstring(figure)
         assert tree.attrib["role"] == "img" and tree[0].tag == "title" and tree[0].text

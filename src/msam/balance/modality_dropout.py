@@ -18,7 +18,7 @@ class ModalityDropout:
 
     Args:
         probability: Of dropping a modality, in [0, 1]; at 1 each sample keeps one.
-        baseline: What stands in for a dropped modality.
+        baseline: What stands in for a dropped modality; the closure's own where None.
 
     Raises:
         InvalidValueError: If the probability is out of its range.
@@ -29,11 +29,11 @@ class ModalityDropout:
 
     Example:
         >>> ModalityDropout(0.2)
-        ModalityDropout(probability=0.2, baseline='zeros')
+        ModalityDropout(probability=0.2, baseline=None)
     """
 
     probability: float
-    baseline: Baseline | str = "zeros"
+    baseline: Baseline | str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
@@ -48,7 +48,7 @@ class ModalityDropout:
         """
         keep = self._draw(closure.samples, len(closure.modalities), generator)
         kept = {name: keep[:, index] for index, name in enumerate(closure.modalities)}
-        closure.mask_(kept, find_baseline(self.baseline))
+        closure.mask_(kept, closure.baseline if self.baseline is None else find_baseline(self.baseline))
 
     def _draw(self, samples: int, modalities: int, generator: Generator) -> Tensor:
         keep = torch.rand(samples, modalities, generator=generator) >= self.probability

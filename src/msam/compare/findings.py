@@ -34,17 +34,17 @@ class Pattern:
     metric: Interval
 
 
-def share_of(test_rows: int, pool: int | None) -> float:
+def share_of(test_rows: int | None, pool: int | None) -> float:
     """Tell by how much the test splits of two seeds are expected to overlap, for the intervals' correction.
 
     Args:
-        test_rows: Of a test split.
+        test_rows: Of a test split; None if that is not known.
         pool: Rows from which splits are drawn; None where all seeds have the same test split.
 
     Returns:
         Test rows over the pool; 0 for the same test split, where nothing is said of other rows.
     """
-    return 0.0 if pool is None else test_rows / pool
+    return 0.0 if pool is None or test_rows is None else test_rows / pool
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ class Findings:
     """Modality -> the runs behind that, by seed."""
     tuning_alone: dict[str, Tuning]
     """Modality -> how their learning rate came about."""
-    test_rows: int
+    test_rows: int | None
+    """Of a test split; None if that is not known."""
     pool: int | None
     """Rows of the whole data set; None where all seeds have the same test split."""
 

@@ -1,41 +1,21 @@
 """The grid: methods x strengths x seeds, in parallel processes, one record each, resumable."""
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from msam.compare.folder import ComparisonFolder
+from msam.compare.keeping import Progress, RunKeeper, warn
 from msam.compare.pool import InProcess, Pool
 from msam.compare.recipes import RHO, check_own, describe_own, find_recipe, is_own
-from msam.compare.records import Record, RunKey, make_record, settings_digest
-from msam.compare.rounds import Scope
+from msam.compare.records import Record, settings_digest
 from msam.compare.trials import FIRST_TUNING_SEED, TRIALS, TUNING_SEEDS
-from msam.errors import InvalidValueError, MsamWarning
+from msam.errors import InvalidValueError
 from msam.training import Recipe
 from msam.training.goals import ACCURACY, CRITERIA, OWN
 from msam.training.runtime import versions
 from msam.training.source import TaskSource, describe_source
-
-
-class Progress(Protocol):
-    """Who is told how far a grid is."""
-
-    def start(self, total: int, done: int) -> None:
-        """Begin.
-
-        Args:
-            total: Runs in the whole comparison.
-            done: Of them, how many were on disk already.
-        """
-
-    def advance(self, record: Record) -> None:
-        """One more run is done.
-
-        Args:
-            record: Of that run.
-        """
 
 
 @dataclass(frozen=True)
@@ -126,36 +106,30 @@ class Plan:
         return tuple(recipe for recipe in own if recipe.name in self.methods)
 
 
-def warn(text: str) -> None:
-    """Say something about a comparison by a warning, where nobody else takes it.
+class Grid:
+    """Runs a plan; what is on disk already is not run again.
 
     Args:
-        text: What.
+        plan: What to compare.
+        progress: Is told how far it is.
+        say: Takes words about what is damaged, taken over, or tried again.
+
+    Raises:
+        InvalidValueError: If settings are to be selected by the task's own criterion, and it has none, or a recipe of the
+            user's has a name that is taken.
     """
-    warnings.warn(text, MsamWarning, stacklevel=3)
 
-
-@dataclass
-class Grid:
-    """Runs a plan; what is on disk already is not run again."""
-
-    plan: Plan
-    progress: Progress
-    say: Callable[[str], None] = warn
-    """Takes words about what is damaged, taken over, or tried again."""
-    records: dict[RunKey, Record] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.task = describe_source(self.plan.source)
-        self.digest = settings_digest(self.task)
-        if self.plan.select_by == OWN and self.plan.source.build().select is None:
+    def __init__(self, plan: Plan, progress: Progress | None = None, say: Callable[[str], None] = warn) -> None:
+        self.plan, self._say = plan, say
+        self.task = describe_source(plan.source)
+        check_own(plan.source.build().recipes)
+        if plan.select_by == OWN and plan.source.build().select is None:
             raise InvalidValueError(
                 f"select_by {OWN!r} needs the task's own criterion, found none; give msam.training.Task a `select`, or "
                 f"choose of {list(CRITERIA)}"
             )
-        self.comparison = describe_plan(self.plan, self.task, self.digest)
-        self.scope = Scope.of(self.comparison)
-        self._folder = ComparisonFolder(self.plan.out, self.say)
+        self.comparison = describe_plan(plan, self.task, settings_digest(self.task))
+        self._keeper = RunKeeper(ComparisonFolder(plan.out, say), self.comparison, progress)
 
     def run(self) -> list[Record]:
         """Run what is missing, round by round, and write ``records.jsonl``.
@@ -169,25 +143,11 @@ class Grid:
             StorageError: If the disk refuses.
             RunError: If runs ended without a result; the others are kept.
         """
-        with self._folder.held():
-            self._folder.claim(self.comparison)
-            self.records, _ = self.scope.collect(self.records, lambda key: self._folder.find(key, self.digest))
-            self.progress.start(self.scope.total(), len(self.records))
-            with self._runner() as pool:
-                for keys in self.scope.rounds(self.records):
-                    self._execute(pool, [key for key in keys if key not in self.records])
-            self._folder.finish(list(self.records.values()))
-        return list(self.records.values())
+        return self._keeper.run(self._runner())
 
     def _runner(self) -> Pool | InProcess:
         plan = self.plan
-        return InProcess(plan.source) if plan.in_process else Pool(plan.source, plan.jobs, plan.run_timeout, self.say)
-
-    def _execute(self, pool: Pool | InProcess, missing: Sequence[RunKey]) -> None:
-        for key, result in pool.run(missing):
-            record = self._folder.keep(key, self.digest, make_record(key, self.task, result))
-            self.records[key] = record
-            self.progress.advance(record)
+        return InProcess(plan.source) if plan.in_process else Pool(plan.source, plan.jobs, plan.run_timeout, self._say)
 
 
 def describe_plan(plan: Plan, task: dict[str, Any], digest: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from msam.compare.statistics import Interval
 
 MARGIN = 0.01
 """Below which a difference of shares does not matter, where nothing else is said: one point."""
-SHARES = frozenset({"accuracy", "balanced accuracy"})
-"""Metrics that lie in [0, 1] by their name."""
+SHARES = frozenset({"accuracy", "balanced accuracy", "label accuracy"})
+"""Metrics that lie in [0, 1] by their name, and are written in percent."""
 
 
 class Judgement(Enum):

@@ -81,6 +81,7 @@ _READ = or_none(
     fields(
         {
             **_TEST,
+            "rows": or_none(whole(1)),
             "pool": or_none(whole(1)),
             "calibration": table(_maybe),
             "others": table(fields({"metric": _maybe, "loss": _maybe})),
@@ -93,7 +94,7 @@ _GOAL = fields(
         "name": text(),
         "selected_epoch": whole(),
         "score": _maybe,
-        "validation": fields({"metric": _maybe, "loss": _maybe, "without": _by_modality}, others=anything),
+        "validation": fields({"metric": _maybe, "without": _by_modality}, optional={"loss": _maybe}, others=anything),
         "test": _READ,
         "probes": _by_modality,
     },
@@ -101,6 +102,7 @@ _GOAL = fields(
 )
 _V2: dict[str, Check] = {
     **_V1,
+    "validation": fields({"metric": _maybe}, optional={"loss": _maybe}),
     "test": _READ,
     "goals": items(_GOAL, 100),
     "learning_rate": _maybe,
@@ -231,7 +233,7 @@ def _check_test(test: Record, names: set[str], where: str) -> None:
         if set(test[name]) != names and not (name == "without" and len(names) == 1 and not test[name]):
             raise ShapeError(f"{where}.{name} must have the task's modalities, found {sorted(test[name])[:10]}")
     # A test split that is all of the data leaves no room for an interval.
-    if test["pool"] is not None and test["rows"] >= test["pool"]:
+    if test["pool"] is not None and (test["rows"] is None or test["rows"] >= test["pool"]):
         raise ShapeError(f"{where}.rows must be below {where}.pool, found {test['rows']} and {test['pool']}")
 
 

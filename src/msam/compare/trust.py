@@ -28,7 +28,7 @@ def why_diverged(record: Record) -> str | None:
         True
     """
     for name in ("loss", "metric"):
-        if record["validation"][name] is None:
+        if name in record["validation"] and record["validation"][name] is None:
             return f"no finite {name} on validation"
     if record["skipped"] > SKIPPED_SHARE * record["steps"]:
         return f"{record['skipped']} of {record['steps']} steps were skipped"

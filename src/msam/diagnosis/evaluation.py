@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -125,7 +126,7 @@ def _evaluate_batch(
             outputs = masked_outputs(forward, inputs, part, baseline, logits=logits)
         outputs = outputs.float() if outputs.dtype in {torch.float16, torch.bfloat16} else outputs
         # One number per sample may be a logit or anything else: the value tells.
-        several = outputs.ndim == 3 and (outputs.shape[2] > 1 or value in VALUES.values())
+        several = outputs.ndim == 3 and (outputs.shape[2] > 1 or unwrap(value) in VALUES.values())
         classes = several and is_class(target)
         scores = [value, accuracy] if classes else [value]
         found.append([coalition_values(outputs, target, score).double().cpu() for score in scores])

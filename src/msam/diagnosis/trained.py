@@ -1,15 +1,18 @@
 """A task's model, trained once, and its diagnosis."""
 
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
-from msam.data import Splits
+from msam.contribution import Zeros, mask_rows
+from msam.data import Split, Splits
 from msam.diagnosis.analysis import diagnose
 from msam.diagnosis.result import Diagnosis
 from msam.training import Recipe, Task, run_training
 from msam.training.goals import ACCURACY
 from msam.training.runtime import reproducible
+from msam.training.several import Packer
 
 
 def train_model(
@@ -62,11 +65,21 @@ def diagnose_task(task: Task, recipe: Recipe, seed: int = 0, *, lr_factor: float
     Cost: one training run, then as `diagnose`.
     """
     model, splits = train_model(task, recipe, seed, lr_factor=lr_factor, select_by=select_by)
+    packer = Packer()
+    own: dict[str, Any] = {} if isinstance(task.baseline, Zeros) else {"baselines": (task.baseline,)}
     with reproducible(seed):
         return diagnose(
             model,
-            (splits.test.inputs, splits.test.target),
+            _pair(splits.test, task),
             task.modalities,
-            value=task.value,
-            probe_loader=(splits.train.inputs, splits.train.target),
+            value=packer.unpacked(task.value),
+            probe_loader=_pair(splits.train, task),
+            logits=packer.pack,
+            **own,
         )
+
+
+def _pair(split: Split, task: Task) -> tuple[dict[str, Any], Any]:
+    """Inputs and target; where rows lack a modality, with what stands in for it."""
+    baseline = task.baseline.among(split.present)
+    return mask_rows(split.inputs, split.present, baseline), split.target

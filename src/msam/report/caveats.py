@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from msam.compare import Findings, pair_runs
+from msam.compare.power import row_floor
 from msam.report.doubts import tell_diverged, tell_unknown
 from msam.report.evidence import Relation, named, relate_to_base, rivals, shown_difference, spoken
 from msam.report.units import join_words, percent, units_of
@@ -24,7 +25,21 @@ def list_caveats(findings: Findings) -> tuple[str, ...]:
         One or two sentences each, the weightiest first.
     """
     doubts = (tell_diverged, tell_unknown)
-    limits = (_seeds, _power, _test_rows, _edges, _monge, _equal_base, _last_epoch, _overlap, _task, _selection, _fixed, _base)
+    limits = (
+        _seeds,
+        _power,
+        _test_rows,
+        _fixed_test,
+        _edges,
+        _monge,
+        _equal_base,
+        _last_epoch,
+        _overlap,
+        _task,
+        _selection,
+        _fixed,
+        _base,
+    )
     return tuple(caveat for source in (*doubts, *limits) for caveat in source(findings))
 
 
@@ -57,7 +72,7 @@ def _power(findings: Findings) -> Iterator[str]:
 
 def _test_rows(findings: Findings) -> Iterator[str]:
     rows, units = findings.test_rows, units_of(findings)
-    if rows >= MANY_ROWS:
+    if rows is None or rows >= MANY_ROWS:
         return
     if not units.percent or findings.base.diverged or findings.base.unknown:
         yield f"The test split is small: {rows} rows."
@@ -67,7 +82,26 @@ def _test_rows(findings: Findings) -> Iterator[str]:
     yield f"The test split is small: with {rows} rows, the accuracy of one run has a standard error of {error}."
 
 
+def _fixed_test(findings: Findings) -> Iterator[str]:
+    """What a single test split leaves open."""
+    if not findings.has_fixed_test:
+        return
+    units, rows, base = units_of(findings), findings.test_rows, findings.base.metric.mean
+    said = (
+        "All seeds have the same test split: intervals say what training anew would give on these rows, and nothing of others."
+    )
+    gaps = [method.metric.mean for method in rivals(findings) if not math.isnan(method.metric.mean)]
+    if rows is None or not units.percent or math.isnan(base) or not gaps:
+        yield said
+        return
+    floor = max(row_floor(min(max(mean, 0.0), 1.0), base, rows, comparisons=len(gaps)) for mean in gaps)
+    yield f"{said} On other rows no number of seeds is sure to tell differences below {units.amount(floor)} (an upper bound)."
+
+
 def _edges(findings: Findings) -> Iterator[str]:
+    if max(len(method.tuning.trials) for method in findings.methods) == 2:
+        yield "No more than two settings were tried for a method: each is at an edge, so that better ones may lie beyond."
+        return
     for method in findings.methods:
         if method.tuning.edges:
             ends = [edge.replace("strength", str(method.strength_name)) for edge in method.tuning.edges]
@@ -89,7 +123,9 @@ def _equal_base(findings: Findings) -> Iterator[str]:
     doubled = findings.method("base_2x")
     if doubled is None or any(method.diverged or method.unknown for method in (doubled, findings.base)):
         return
-    epochs = findings.comparison["task"]["epochs"]
+    epochs = findings.comparison["task"].get("epochs")
+    if epochs is None:
+        return
     pairs = pair_runs(doubled.records, findings.base.records)
     if all(run["test"]["metric"] == base["test"]["metric"] and run["selected_epoch"] <= epochs for run, base in pairs):
         chosen = fmean(run["selected_epoch"] for run, _ in pairs)
@@ -100,7 +136,7 @@ def _equal_base(findings: Findings) -> Iterator[str]:
 
 
 def _last_epoch(findings: Findings) -> Iterator[str]:
-    epochs = findings.comparison["task"]["epochs"]
+    epochs = findings.comparison["task"].get("epochs", math.inf)
     late = [
         spoken(method)
         for method in findings.methods
@@ -122,7 +158,9 @@ def _overlap(findings: Findings) -> Iterator[str]:
 
 def _task(findings: Findings) -> Iterator[str]:
     task = findings.comparison["task"]
-    made = []
+    made: list[str] = []
+    if findings.is_control:
+        return
     if task.get("rows"):
         made.append(f"{task['rows']} training rows")
     if task.get("label_noise"):

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from msam.compare import Findings, MethodFindings
 from msam.compare.trials import Setting
 from msam.report.drawing import INK, MODALITY_STYLES, Figure, Style, draw, label_ends, method_style
-from msam.report.units import criterion_text, percent, units_of
+from msam.report.units import criterion_text, percent, units_of, upper_first
 
 _SIZE = (440.0, 290.0)
 _FOLLOWED = ("base", "sam", "modality_aware_sam")
@@ -94,7 +94,7 @@ def strengths_figure(findings: Findings) -> Figure | None:
         key="strengths",
         title="The search for each method's setting",
         caption=(
-            f"{criterion_text(findings).capitalize()} on validation, mean over the seeds that tune, for every setting that was "
+            f"{upper_first(criterion_text(findings))} on validation, mean over the seeds that tune, for every setting that was "
             f"tried{rates}; a ring marks the chosen one, and a ring at the end of the axis asks for a wider search."
         ),
         panels=tuple(panels),
@@ -202,7 +202,7 @@ def _paint_alone(
         labels.append((method.label, points[-1], style))
     label_ends(axes, labels, _SIZE[1])
     _epoch_axis(axes)
-    axes.set_ylabel(f"Validation {units.header.lower()}")
+    axes.set_ylabel(f"Validation {units.header[:1].lower() + units.header[1:]}")
 
 
 def _plot(axes: Axes, x: Sequence[float], y: Sequence[float], style: Style) -> None:

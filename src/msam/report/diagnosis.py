@@ -11,7 +11,7 @@ from msam.compare import Findings
 from msam.diagnosis import Diagnosis
 from msam.report.advice import give_advice
 from msam.report.doubts import tell_diverged, tell_unknown
-from msam.report.units import ACCURACY, percent, units_of
+from msam.report.units import percent, probe_units, units_of
 
 WIDE = 0.05
 """Intervals of a probe's loss that reach further than this many shares leave the question open."""
@@ -27,8 +27,8 @@ def print_diagnosis(findings: Findings, console: Console) -> None:
     console.print(_table(findings))
     metric = units_of(findings).name
     told = (
-        "share: of the contributions on the test split, %. probe: accuracy, %, of a linear classifier on the branch's "
-        "features, after joint training or with the branch trained alone; lost: the difference. trained alone: the "
+        f"share: of the contributions on the test split, %. probe: {probe_units(findings).name} of a linear model on the "
+        "branch's features, after joint training or with the branch trained alone; lost: the difference. trained alone: the "
         f"{metric} of the network trained with that modality only. without it: the {metric} of the joint network when it "
         "is missing. All with 95 % intervals."
     )
@@ -52,7 +52,7 @@ def print_model_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _table(findings: Findings) -> Table:
-    base, units = findings.base, units_of(findings)
+    base, units, probes = findings.base, units_of(findings), probe_units(findings)
     title = f"{findings.comparison['task']['name']}: {base.label}, seeds: {len(base.records)}"
     table = Table(title=Text(title, style="italic"), box=SIMPLE)
     table.add_column("modality", no_wrap=True)
@@ -63,9 +63,9 @@ def _table(findings: Findings) -> Table:
         table.add_row(
             Text(name),
             percent(share).removesuffix(" %"),
-            ACCURACY.estimate(fate.joint) if fate else "none",
-            ACCURACY.estimate(fate.alone) if fate else "none",
-            ACCURACY.signed(fate.loss.mean) if fate else "",
+            probes.estimate(fate.joint) if fate else "none",
+            probes.estimate(fate.alone) if fate else "none",
+            probes.signed(fate.loss.mean) if fate else "",
             units.estimate(findings.alone[name]) if name in findings.alone else "",
             units.estimate(base.without[name]) if name in base.without else "",
         )
@@ -88,14 +88,17 @@ def diagnose_findings(findings: Findings) -> list[str]:
         return [*doubts, give_advice(findings)]
     sentences = [*doubts, *_tell_dominance(findings)]
     if not findings.starvation:
-        return [*sentences, "The model declares no encoders, so that its branches cannot be probed."]
+        why = findings.comparison["task"].get("no_probes")
+        none = "The model declares no encoders, so that its branches cannot be probed."
+        return [*sentences, none if why is None else f"Its branches are not probed: {why}."]
+    units = probe_units(findings)
     starved = [name for name, fate in findings.starvation.items() if fate.loss.low > 0]
     for name in starved:
         fate = findings.starvation[name]
         sentences.append(
-            f"{name} is starved: a linear probe of its branch reads {ACCURACY.value(fate.joint.mean)} after joint training "
-            f"and {ACCURACY.value(fate.alone.mean)} when it trains alone; it lost {ACCURACY.amount(fate.loss.mean)} "
-            f"(95 % interval {ACCURACY.span(fate.loss)})."
+            f"{name} is starved: a linear probe of its branch reads {units.value(fate.joint.mean)} after joint training "
+            f"and {units.value(fate.alone.mean)} when it trains alone; it lost {units.amount(fate.loss.mean)} "
+            f"(95 % interval {units.span(fate.loss)})."
         )
     if starved:
         return [*sentences, "A remedy may pay: `msam compare` tells which one does on this task, and what it costs."]

@@ -4,12 +4,12 @@ import math
 from collections.abc import Callable
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from msam.compare import Findings, Interval, MethodFindings
 from msam.report.drawing import INK, MODALITY_STYLES, PAPER, Figure, Style, draw, method_style, spread
 from msam.report.evidence import rivals, shown_difference
-from msam.report.units import ACCURACY, Units, units_of
+from msam.report.units import Units, probe_units, units_of, upper_first
 
 _WIDTH = 540.0
 
@@ -106,13 +106,14 @@ def starvation_figure(findings: Findings) -> Figure | None:
     """
     if not findings.starvation:
         return None
+    units = probe_units(findings)
     told = "; ".join(
-        f"{name} joint {ACCURACY.value(fate.joint.mean)}, alone {ACCURACY.value(fate.alone.mean)}"
+        f"{name} joint {units.value(fate.joint.mean)}, alone {units.value(fate.alone.mean)}"
         for name, fate in findings.starvation.items()
     )
     svg = draw(
         "starvation",
-        f"Probe accuracy of each branch, trained jointly and alone: {told}",
+        f"Probe {units.name} of each branch, trained jointly and alone: {told}",
         (_WIDTH, 62 + 66 * len(findings.starvation)),
         lambda axes: _paint_starvation(axes, findings),
     )
@@ -120,8 +121,9 @@ def starvation_figure(findings: Findings) -> Figure | None:
         key="starvation",
         title="What each branch learns in company and alone",
         caption=(
-            f"Accuracy of a linear probe on each branch's features, for {findings.base.label} with all modalities (solid) and "
-            "with that modality only (hatched); a solid bar that falls short of its hatched one hints at a starved branch."
+            f"{upper_first(units.name)} of a linear probe on each branch's features, for {findings.base.label} with all "
+            "modalities (solid) and with that modality only (hatched); a solid bar that falls short of its hatched one hints "
+            "at a starved branch."
         ),
         panels=(svg,),
         note=(
@@ -133,28 +135,33 @@ def starvation_figure(findings: Findings) -> Figure | None:
 
 
 def _paint_starvation(axes: Axes, findings: Findings) -> None:
-    fates = list(findings.starvation.items())
+    units, fates = probe_units(findings), list(findings.starvation.items())
+    top = units.scale(1.0)
     for row, (_, fate) in enumerate(fates):
         color = MODALITY_STYLES[row % len(MODALITY_STYLES)].color
         for offset, interval, hatch, how in ((0.2, fate.joint, "", "joint"), (-0.2, fate.alone, "////", "alone")):
-            y, mean = -row + offset, ACCURACY.scale(interval.mean)
+            y, mean = -row + offset, units.scale(interval.mean)
             face = color if not hatch else "none"
             axes.barh(y, mean, height=0.34, color=face, edgecolor=color, hatch=hatch, linewidth=1.2)
-            reach = 0.0 if math.isnan(interval.half_width) else ACCURACY.scale(interval.half_width)
+            reach = 0.0 if math.isnan(interval.half_width) else units.scale(interval.half_width)
             mean = 0.0 if math.isnan(mean) else mean  # the label says that there is no number
             if reach:
                 axes.errorbar(mean, y, xerr=reach, color=INK, capsize=3, linewidth=1.2)
             axes.annotate(
-                f"{how} {ACCURACY.estimate(interval)}",
-                (min(mean + reach, 130), y), textcoords="offset points", xytext=(6, 0), va="center", fontsize=11,
+                f"{how} {units.estimate(interval)}",
+                (min(max(mean, 0.0) + reach, 1.3 * top), y),
+                textcoords="offset points", xytext=(6, 0), va="center", fontsize=11,
             )  # fmt: skip
     axes.set_yticks([-row for row in range(len(fates))], [name for name, _ in fates])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(0, 125)
-    axes.set_xticks([0, 25, 50, 75, 100])
-    axes.spines["bottom"].set_bounds(0, 100)
+    means = [units.scale(each.mean) for _, fate in fates for each in (fate.joint, fate.alone) if not math.isnan(each.mean)]
+    low = min([0.0, *means])  # R2 may be below zero
+    axes.set_xlim(1.1 * low, 1.25 * top)
+    axes.set_xticks([low, *(top * share for share in (0, 0.25, 0.5, 0.75, 1))] if low else [top * q / 4 for q in range(5)])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.spines["bottom"].set_bounds(low, top)
     axes.set_ylim(-len(fates) + 0.5, 0.5)
-    axes.set_xlabel("Probe accuracy, %")
+    axes.set_xlabel(f"Probe, {units.name}{', %' if units.percent else ''}")
 
 
 def compute_figure(findings: Findings) -> Figure | None:
@@ -169,23 +176,31 @@ def compute_figure(findings: Findings) -> Figure | None:
     if not rivals(findings) or not _known(findings):
         return None
     units = units_of(findings)
+    name = upper_first(units.name)
     told = "; ".join(
         f"{method.label} {units.value(method.metric.mean)} at {method.gradient_evaluations:.1f}x" for method in findings.methods
     )
     svg = draw(
         "compute",
-        f"{units.name.capitalize()} against gradient evaluations: {told}",
+        f"{name} against gradient evaluations: {told}",
         (640.0, 340.0),
         lambda axes: _paint_compute(axes, findings, units.scale),
     )
+    timed = "; ".join(f"{method.label} {method.seconds:.2f}x" for method in findings.methods)
+    time = draw(
+        "compute-time",
+        f"{name} against measured time: {timed}",
+        (640.0, 340.0),
+        lambda axes: _paint_time(axes, findings, units.scale),
+    )
     return Figure(
         key="compute",
-        title=f"{units.name.capitalize()} against compute",
+        title=f"{name} against compute",
         caption=(
-            "Up is better and left is cheaper; points of equal cost are drawn side by side"
+            "Up is better and left is cheaper, by passes and by measured time; points of equal passes are drawn side by side"
             + ("." if findings.comparison["seeds"] == 1 else ", and whiskers are 95 % intervals over seeds.")
         ),
-        panels=(svg,),
+        panels=(svg, time),
         note="Methods are compared by paired differences, above, not by whether points lie apart or whiskers overlap here.",
     )
 
@@ -223,6 +238,34 @@ def _paint_compute(axes: Axes, findings: Findings, scale: Callable[[float], floa
     _label_groups(axes, groups, unit, scale)
     axes.set_xticks(costs, [f"{cost:g}x" for cost in costs])
     axes.set_xlabel(f"Gradient evaluations, relative to {findings.base.label}")
+    axes.set_ylabel(units_of(findings).header)
+
+
+def _paint_time(axes: Axes, findings: Findings, scale: Callable[[float], float]) -> None:
+    methods = sorted(_known(findings), key=lambda method: method.metric.mean)
+    for method in methods:
+        style, y, reach = method_style(method.name), scale(method.metric.mean), method.metric.half_width
+        if not math.isnan(reach) and reach:
+            axes.errorbar(method.seconds, y, yerr=scale(reach), color=style.color, capsize=3, linewidth=1.5)
+        size = 10 * style.scale
+        axes.plot([method.seconds], [y], style.marker, markersize=size, color=style.color, markeredgecolor=INK)
+    left, right = min(method.seconds for method in methods), max(method.seconds for method in methods)
+    width = max(right - left, 0.2)
+    axes.set_xlim(left - 0.08 * width, right + 0.6 * width)
+    axes.margins(y=0.12)
+    axes.autoscale_view(scalex=False)
+    low, high = axes.get_ylim()
+    heights = spread([scale(method.metric.mean) for method in methods], 0.055 * (high - low), low, high)
+    for method, height in zip(methods, heights, strict=True):
+        axes.annotate(
+            method.label, (method.seconds, scale(method.metric.mean)), xytext=(right + 0.1 * width, height), textcoords="data",
+            va="center", fontsize=11,
+            arrowprops={"arrowstyle": "-", "color": method_style(method.name).color, "linewidth": 0.8, "shrinkA": 0,
+                        "shrinkB": 5, "relpos": (0, 0.5)},
+        )  # fmt: skip
+    axes.set_xticks([tick for tick in axes.get_xticks() if left - 0.08 * width <= tick <= right + 0.05 * width])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    axes.set_xlabel(f"Measured training time, relative to {findings.base.label}")
     axes.set_ylabel(units_of(findings).header)
 
 

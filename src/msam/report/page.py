@@ -14,7 +14,7 @@ from msam.report.curves import alone_figure, contributions_figure, strengths_fig
 from msam.report.drawing import keys_prefixed
 from msam.report.evidence import rivals
 from msam.report.figures import compute_figure, forest_figure, starvation_figure
-from msam.report.side_tables import calibration_content, control_content, trials_content
+from msam.report.side_tables import side_contents, trials_content
 from msam.report.tables import branches_content, costs_content, results_content
 from msam.report.units import criterion_text, percent
 from msam.report.verdict import introduce, state_verdict
@@ -77,7 +77,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "comparison": comparison,
         "verdict": state_verdict(findings),
         "results": results_content(findings),
-        "branches": branches_content(findings),
+        "branches": branches_content(findings) if findings.base.alone else None,
         "costs": costs_content(findings),
         "trials": trials_content(findings),
         "figures": {
@@ -91,8 +91,7 @@ def _content(findings: Findings) -> dict[str, Any]:
         "settings": _settings(comparison["task"]),
         "statistics": _statistics(findings),
         "introduced": introduce(findings),
-        "control": control_content(findings),
-        "calibration": calibration_content(findings),
+        "sides": side_contents(findings),
     }
 
 
@@ -116,7 +115,10 @@ def _statistics(findings: Findings) -> list[str]:
     count = len(rivals(findings))
     told = [
         "Runs of one seed share splits, initial weights and batch order, whatever the method. Each run keeps the weights of "
-        "its best validation epoch, and its test split is read once.",
+        "its best validation epoch, and its test split is read once."
+        if findings.base.alone
+        else "Runs of one seed are paired, whatever the method. What they trained, and what they read of validation and test, "
+        "is their own training function's.",
     ]
     if findings.comparison["seeds"] == 1:
         told.append("A single seed gives no intervals and no p values.")
@@ -124,14 +126,14 @@ def _statistics(findings: Findings) -> list[str]:
         told += _interval_statistics(findings, count)
     if any(len(method.tuning.trials) > 1 for method in findings.methods):
         told.append(_tuning(findings))
-    told.append(
-        "Contributions are Shapley values over all coalitions of modalities, absent ones masked, negative ones counted as "
-        f"zero, and scaled to sum to {percent(1.0)}."
-    )
+    if findings.base.alone:
+        told.append(
+            "Contributions are Shapley values over all coalitions of modalities, absent ones masked, negative ones counted as "
+            f"zero, and scaled to sum to {percent(1.0)}."
+        )
     if findings.base.probes:
         told.append(
-            "A probe is a ridge classifier, fitted to a branch's frozen features on the training split and scored on the test "
-            "split."
+            "A probe is a ridge model, fitted to a branch's frozen features on the training split and scored on the test split."
         )
     return told
 
@@ -156,8 +158,12 @@ def _interval_statistics(findings: Findings, count: int) -> list[str]:
     told = [
         "Differences are paired: seed by seed, then Student's t over seeds. The variance is that of Nadeau and Bengio "
         "(Machine Learning 52, 2003), s squared times (1/n + c / (1 - c)), where n is the number of seeds and "
-        f"c = {findings.test_share:.3g} is the share of all rows that a test split takes, since test splits of different "
-        "seeds overlap.",
+        + (
+            "c = 0, as all seeds have the same test split: what is said holds on these rows."
+            if findings.has_fixed_test
+            else f"c = {findings.test_share:.3g} is the share of all rows that a test split takes, since test splits of "
+            "different seeds overlap."
+        ),
     ]
     if count > 1:
         told.append(

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msam.compare import Findings
-from msam.report.side_tables import calibration_content, control_content
+from msam.report.side_tables import side_contents
 from msam.report.tables import TableContent, branches_content, results_content
 from msam.report.verdict import introduce, state_verdict
 
@@ -83,9 +83,7 @@ def print_report(findings: Findings, console: Console, page_path: Path | None = 
     console.print(Text(verdict.headline, style="bold"))
     console.print()
     contents = [results_content(findings, with_costs=True)]
-    control = control_content(findings)
-    calibration = calibration_content(findings)
-    contents += [each for each in (control, calibration) if each is not None]
+    contents += side_contents(findings)
     if len(findings.base.alone) > 1:
         contents.append(branches_content(findings))
     for content in contents:

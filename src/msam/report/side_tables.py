@@ -5,9 +5,73 @@ import math
 from msam.compare import Findings, Interval, MethodFindings, mean_interval
 from msam.compare.trust import as_number
 from msam.report.tables import Row, TableContent
-from msam.report.units import ACCURACY, DASH, criterion_text, percent, units_of
+from msam.report.units import ACCURACY, DASH, criterion_text, name_units, percent, units_of, upper_first
 
 _MEASURES = {"nll": "Negative log-likelihood", "brier": "Brier score", "ece": "Calibration error, %"}
+
+
+def side_contents(findings: Findings) -> list[TableContent]:
+    """Collect the tables beside the main ones, but for the trials.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        Those that there are.
+    """
+    found = (metrics_content, control_content, patterns_content, calibration_content)
+    return [content for collect in found if (content := collect(findings)) is not None]
+
+
+def metrics_content(findings: Findings) -> TableContent | None:
+    """Collect further metrics.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        One row per method; None if there are none.
+    """
+    names = list(findings.base.metrics)
+    if not names:
+        return None
+    units = {name: name_units(name) for name in names}
+    return TableContent(
+        title="Further metrics",
+        note=f"On the test split, mean over seeds ± half of the 95 % interval; compared is {units_of(findings).name}.",
+        columns=("Method", *(units[name].header for name in names)),
+        rows=tuple(
+            (method.label, *(units[name].estimate(method.metrics[name]) for name in names)) for method in findings.methods
+        ),
+    )
+
+
+def patterns_content(findings: Findings) -> TableContent | None:
+    """Collect how methods fare on rows that have all modalities, and on those that lack some.
+
+    Args:
+        findings: Of a comparison.
+
+    Returns:
+        One column per pattern; None where all rows have all modalities.
+    """
+    patterns = findings.base.patterns
+    if not patterns:
+        return None
+    units = units_of(findings)
+    heads = [f"{' + '.join(names)}, {found.rows:.0f} rows" for names, found in patterns.items()]
+    return TableContent(
+        title="By the modalities that rows have",
+        note=(
+            f"{upper_first(units.name)}{', %' if units.percent else ''}, of the test rows that have just these modalities, "
+            "mean over seeds ± half of the 95 % interval; each split has its share of each pattern."
+        ),
+        columns=("Method", *heads),
+        rows=tuple(
+            (method.label, *(units.estimate(method.patterns[names].metric) for names in patterns))
+            for method in findings.methods
+        ),
+    )
 
 
 def calibration_content(findings: Findings) -> TableContent | None:
@@ -60,7 +124,7 @@ def control_content(findings: Findings) -> TableContent | None:
     if not names:
         return None
     units = units_of(findings)
-    columns = ["Method", f"Test, {'%' if units.percent else units.name}", *(name.capitalize() for name in names), "q*"]
+    columns = ["Method", f"Test, {'%' if units.percent else units.name}", *map(upper_first, names), "q*"]
     rows = []
     for method in findings.methods:
         figures = [method.metric, *(method.others[name] for name in names)]

@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from msam.compare import Findings, MethodFindings, judge
 from msam.report.evidence import rivals, setting_text
-from msam.report.units import ACCURACY, criterion_text, p_text, percent, units_of
+from msam.report.units import criterion_text, p_text, percent, probe_units, units_of
 
 Row = tuple[str, ...]
 
@@ -117,7 +117,9 @@ def branches_content(findings: Findings) -> TableContent:
     several = len(names) > 2
     columns = ["Modality", "Method", "Share, %", f"Alone, {'%' if units.percent else units.name}"]
     columns += [f"Without it, {'%' if units.percent else units.name}"] if several else []
-    columns += ["Probe, %"] if findings.base.probes else []
+    columns += (
+        [f"Probe, {'%' if probe_units(findings).percent else probe_units(findings).name}"] if findings.base.probes else []
+    )
     rows: list[Row] = []
     starts = []
     for name in names:
@@ -145,7 +147,7 @@ def _branches_note(findings: Findings, names: list[str]) -> str:
             f"Alone: {name} with all other modalities masked. Without it: {name} with this one masked, that is, missing."
         )
     if findings.base.probes:
-        parts.append("Probe: accuracy of a linear classifier on the branch's features.")
+        parts.append(f"Probe: {probe_units(findings).name} of a linear model on the branch's features.")
     if findings.alone:
         parts.append("Last row of each modality: a model that was trained with this modality only.")
     return " ".join(parts)
@@ -158,8 +160,8 @@ def _branch_row(findings: Findings, name: str, method: MethodFindings, several: 
     yield units.estimate(method.alone[name])
     if several:
         yield units.estimate(method.without[name])
-    if method.probes:
-        yield ACCURACY.estimate(method.probes[name])
+    if findings.base.probes:  # a model of one modality alone has no probe of the others
+        yield probe_units(findings).estimate(method.probes[name]) if name in method.probes else ""
 
 
 def _alone_row(findings: Findings, name: str, several: bool) -> Iterator[str]:
@@ -169,7 +171,7 @@ def _alone_row(findings: Findings, name: str, several: bool) -> Iterator[str]:
     if several:
         yield ""
     if findings.base.probes:
-        yield ACCURACY.estimate(findings.starvation[name].alone) if name in findings.starvation else ""
+        yield probe_units(findings).estimate(findings.starvation[name].alone) if name in findings.starvation else ""
 
 
 def costs_content(findings: Findings) -> TableContent:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msam.compare import Findings, Interval
+from msam.compare.judgement import SHARES
+from msam.training import METRICS
 
 DASH = "\N{EN DASH}"
 """Stands where there is no number."""
@@ -18,11 +20,13 @@ class Units:
     """Of the metric."""
     percent: bool
     """Whether it is a share, to be written in percent."""
+    decimals: int | None = None
+    """Of a number that is none; three significant digits where None."""
 
     @property
     def header(self) -> str:
         """The metric's name with its unit, for a table's or an axis's head."""
-        return f"{self.name.capitalize()}, %" if self.percent else self.name.capitalize()
+        return f"{upper_first(self.name)}, %" if self.percent else upper_first(self.name)
 
     def to(self, reference: str) -> str:
         """Head a column, or name an axis, of differences.
@@ -57,7 +61,7 @@ class Units:
         """
         if math.isnan(number):
             return DASH
-        return f"{self.scale(number):z.1f}" if self.percent else f"{number:.3g}"
+        return f"{self.scale(number):z.1f}" if self.percent else f"{number:{self._digits}}"
 
     def signed(self, number: float) -> str:
         """Write a difference without its unit.
@@ -70,7 +74,7 @@ class Units:
         """
         if math.isnan(number):
             return DASH
-        return f"{self.scale(number):+z.1f}" if self.percent else f"{number:+.3g}"
+        return f"{self.scale(number):+z.1f}" if self.percent else f"{number:+{self._digits}}"
 
     def value(self, number: float) -> str:
         """Write a number with its unit.
@@ -145,12 +149,16 @@ class Units:
         return mean if math.isnan(interval.half_width) else f"{mean}, {self.span(interval)}"
 
     @property
+    def _digits(self) -> str:
+        return ".3g" if self.decimals is None else f"z.{self.decimals}f"
+
+    @property
     def _points(self) -> str:
         return " points" if self.percent else ""
 
 
 ACCURACY = Units("accuracy", percent=True)
-"""Of linear probes, whatever the task's metric is."""
+"""Of what is an accuracy, whatever the task's metric is."""
 
 
 def criterion_text(findings: Findings) -> str:
@@ -181,8 +189,52 @@ def units_of(findings: Findings) -> Units:
     Returns:
         The units.
     """
-    name = str(findings.comparison["task"]["metric"])
-    return Units(name, percent=name == "accuracy")
+    task = findings.comparison["task"]
+    return name_units(str(task["metric"]), bounded="metric_range" in task)
+
+
+def probe_units(findings: Findings) -> Units:
+    """Find how the probes of a comparison's branches are written.
+
+    Args:
+        findings: Of the comparison.
+
+    Returns:
+        The units.
+    """
+    return name_units(str(findings.comparison["task"].get("probe", "accuracy")))
+
+
+def name_units(name: str, *, bounded: bool = False) -> Units:
+    """Find how a metric is written.
+
+    Args:
+        name: Of the metric.
+        bounded: Whether it is known to lie in [0, 1].
+
+    Returns:
+        In percent for what is an accuracy; three decimals for what is at most 1; three significant digits for others.
+    """
+    return Units(name, percent=name in SHARES, decimals=3 if bounded or name in _AT_MOST_ONE else None)
+
+
+_AT_MOST_ONE = frozenset({metric.name for kind in METRICS.values() for metric in kind.values() if metric.bounded} | {"R2"})
+
+
+def upper_first(text: str) -> str:
+    """Begin a text with a capital, and leave the rest as it is.
+
+    Args:
+        text: Such as the name of a metric.
+
+    Returns:
+        The text.
+
+    Example:
+        >>> upper_first("macro F1"), upper_first("AUROC")
+        ('Macro F1', 'AUROC')
+    """
+    return text[:1].upper() + text[1:]
 
 
 def percent(share: float) -> str:

@@ -21,7 +21,7 @@ from msam.report.evidence import (
     shown_difference,
     spoken,
 )
-from msam.report.units import ACCURACY, Units, criterion_text, join_words, percent, seeds_text, units_of
+from msam.report.units import Units, criterion_text, join_words, percent, probe_units, seeds_text, units_of
 
 
 @dataclass(frozen=True)
@@ -227,12 +227,13 @@ def _share_span(findings: Findings, name: str) -> str:
 def _starvation(findings: Findings) -> Iterator[str]:
     if not findings.starvation:
         return
+    units = probe_units(findings)
     known = {name: fate for name, fate in findings.starvation.items() if not math.isnan(fate.loss.half_width)}
     if not known and findings.comparison["seeds"] == 1:
         yield "Whether joint training starves a branch takes more than one seed to tell."
     starved = [name for name, fate in known.items() if is_starved(fate.loss)]
     if len(starved) > 2:
-        losses = [f"{name} ({ACCURACY.amount(known[name].loss.mean)}, {_ends(known[name].loss)})" for name in starved]
+        losses = [f"{name} ({units.amount(known[name].loss.mean)}, {_ends(units, known[name].loss)})" for name in starved]
         yield (
             f"The branches of {join_words(losses)} are starved in joint training: a linear probe reads that much less from "
             "them than from the same branch trained alone."
@@ -240,8 +241,8 @@ def _starvation(findings: Findings) -> Iterator[str]:
     for name in starved if len(starved) <= 2 else ():
         fate = known[name]
         yield (
-            f"The branch of {name} is starved in joint training: a linear probe reads {ACCURACY.value(fate.joint.mean)} "
-            f"from it, {ACCURACY.amount(fate.loss.mean)} (95 % interval {_ends(fate.loss)}) less than from the same branch "
+            f"The branch of {name} is starved in joint training: a linear probe reads {units.value(fate.joint.mean)} "
+            f"from it, {units.amount(fate.loss.mean)} (95 % interval {_ends(units, fate.loss)}) less than from the same branch "
             "trained alone."
         )
     fed = [name for name in known if name not in starved]
@@ -253,8 +254,8 @@ def _starvation(findings: Findings) -> Iterator[str]:
         )
 
 
-def _ends(loss: Interval) -> str:
-    return f"{ACCURACY.plain(loss.low)} to {ACCURACY.plain(loss.high)}"
+def _ends(units: Units, loss: Interval) -> str:
+    return f"{units.plain(loss.low)} to {units.plain(loss.high)}"
 
 
 def _missing(findings: Findings) -> Iterator[str]:

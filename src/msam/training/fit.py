@@ -109,11 +109,8 @@ def _check_target(task: Task, target: Any, split: str) -> None:
     kind = task.kind
     used = [name for name in ("loss", "metric", "value") if getattr(task, name) is _own(kind, name)]
     whose = f"the target of the {split} split (for the default {{}} of kind {kind.name!r})"
-    if "loss" in used:
-        kind.check_loss(target, whose.format(", ".join(used)), split == "train")
-    rest = [name for name in used if name != "loss"]
-    if rest:
-        kind.check_value(target, whose.format(", ".join(rest)), split == "train")
+    for place, name in enumerate(used):
+        getattr(kind, f"check_{name}")(target, whose.format(", ".join(used[place:])), split == "train")
 
 
 def _own(kind: Kind, name: str) -> Any:

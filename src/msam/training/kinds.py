@@ -41,8 +41,10 @@ class Kind:
     """Why not."""
     check_loss: TargetCheck
     """Of a target for the loss."""
+    check_metric: TargetCheck
+    """Of a target for the metric."""
     check_value: TargetCheck
-    """Of a target for the metric and the value."""
+    """Of a target for the value."""
 
 
 def sample_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
@@ -260,6 +262,7 @@ CLASSIFICATION = Kind(
     value=true_class_probability,
     probe=probe_classes,
     check_loss=_check_class_loss,
+    check_metric=_check_class_value,
     check_value=_check_class_value,
 )
 """One class of several for each sample: logits ``(B, C)``, target ``(B,)`` of integers."""
@@ -271,6 +274,7 @@ BINARY = Kind(
     value=true_class_probability,
     probe=probe_classes,
     check_loss=_check_binary,
+    check_metric=_check_binary,
     check_value=_check_binary,
 )
 """Yes or no by one logit, ``(B,)`` or ``(B, 1)``; target 0 or 1, of any type."""
@@ -283,6 +287,7 @@ MULTI_LABEL = Kind(
     probe=probe_labels,
     probe_name="label accuracy",
     check_loss=_check_labels,
+    check_metric=_check_labels,
     check_value=_check_labels,
 )
 """Several labels, each yes or no: logits ``(B, L)``, target 0 or 1 of the same shape."""
@@ -295,6 +300,7 @@ REGRESSION = Kind(
     probe=probe_numbers,
     probe_name="R2",
     check_loss=_check_numbers,
+    check_metric=_check_numbers,
     check_value=_check_scale,
 )
 """Numbers: predictions ``(B,)`` or ``(B, T)``, target of as many numbers of floating point, standardised."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from statistics import fmean
 from typing import Any
 
@@ -95,6 +95,7 @@ def several(parts: Mapping[str, Kind | str], weights: Mapping[str, float] | None
         value=partial(_mean_value, kinds),
         no_probe="it has several targets",
         check_loss=lambda target, whose, trains: _check(kinds, "check_loss", target, whose, trains),
+        check_metric=lambda target, whose, trains: _check(kinds, "check_metric", target, whose, trains),
         check_value=lambda target, whose, trains: _check(kinds, "check_value", target, whose, trains),
     )
 
@@ -193,4 +194,9 @@ class Packer:
         Returns:
             The function of a packed output and a target.
         """
-        return lambda packed, target: function(self.unpack(packed), target)
+
+        @wraps(function)
+        def unpacked(packed: Tensor, target: Any) -> Any:
+            return function(self.unpack(packed), target)
+
+        return unpacked
