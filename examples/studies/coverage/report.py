@@ -4,11 +4,14 @@ python examples/studies/coverage/report.py [--folder records] [--page docs/studi
 """
 
 import argparse
-import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from study import DESIGNS, RECORDS, RIVALS, SEEDS, STRUCTURES, Row, read
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _pages import replace, table
 
 ROOT = Path(__file__).parents[3]
 SHUFFLED = tuple(name for name in DESIGNS if name != "fixed")
@@ -22,11 +25,6 @@ def pick(rows: Iterable[Row], **wanted: object) -> list[Row]:
 def span(rows: Sequence[Row], key: str, digits: int = 1) -> str:
     """Write a share in percent: of the data set of 500 rows, and of that of 2,000."""
     return " / ".join(f"{100 * row[key]:.{digits}f}" for row in sorted(rows, key=lambda row: row["pool"]))
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    """Write a table."""
-    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(line)} |" for line in lines)]
 
 
 def by_seeds(rows: Sequence[Row], designs: Sequence[str], key: str, comparisons: int, digits: int = 1) -> list[str]:
@@ -61,15 +59,6 @@ def rows_table(rows: Sequence[Row]) -> list[str]:
         if (group := pick(rows, structure=name, design="fixed"))
     ]
     return table(["differences by", "seeds", "of this test set", "of all rows", "and row_error", "and its upper bound"], lines)
-
-
-def replace(page: str, marker: str, lines: Iterable[str]) -> str:
-    """Put lines between the markers of a part of the page."""
-    begin, end = f"<!-- {marker} -->", f"<!-- end of {marker} -->"
-    if begin not in page or end not in page:
-        raise SystemExit(f"the page must hold {begin!r} and {end!r}")
-    body = "\n".join(lines)
-    return re.sub(re.escape(begin) + r".*?" + re.escape(end), lambda _: f"{begin}\n\n{body}\n\n{end}", page, flags=re.DOTALL)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ Nadeau and Bengio's correction for overlapping test splits and Bonferroni's for 
 """
 
 import argparse
-import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,9 @@ from study import RECORDS, Row, read
 
 from msam.compare.recipes import find_recipe
 from msam.compare.statistics import Interval, mean_interval
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _pages import replace
 
 ROOT = Path(__file__).parents[3]
 TOLERANCE = 0.01
@@ -281,15 +284,6 @@ def draw_curves(tasks: Sequence[Task], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
-
-
-def replace(page: str, marker: str, lines: Iterable[str]) -> str:
-    """Put lines between the markers of a part of the page."""
-    begin, end = f"<!-- {marker} -->", f"<!-- end of {marker} -->"
-    if begin not in page or end not in page:
-        raise SystemExit(f"the page must hold {begin!r} and {end!r}")
-    body = "\n".join(lines)
-    return re.sub(re.escape(begin) + r".*?" + re.escape(end), lambda _: f"{begin}\n\n{body}\n\n{end}", page, flags=re.DOTALL)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from msam.compare.files import write_text
 from msam.compare.folder import ComparisonFolder
 from msam.compare.recipes import GROUPS, find_recipe
 from msam.compare.records import settings_digest
-from msam.data import BUILT, CATALOG, find_built
+from msam.data import BUILT, CATALOG, DisjointSets, find_built
 from msam.errors import InvalidValueError, MsamError
 from msam.terminal import Console
 from msam.training.files import FileSource, find_method_file, find_task_file, recipes_of
@@ -86,7 +86,7 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
     from msam.diagnosis.trained import diagnose_task
     from msam.report.diagnosis import print_diagnosis, print_model_diagnosis
 
-    source = _source(options.task, options.data)
+    source = _source(options.task, options.data, DisjointSets(options.seeds, options.tuning_seeds))
     out = _folder(options.out, source, "-diagnosis")
     plan = Plan(source, ("base",), options.seeds, out, command=command, select_by=options.select_by, **_shared(options))
     with stopped(console, _how_to_go_on(out)):
@@ -194,7 +194,7 @@ def _say(console: Console, text: str) -> None:
     console.print(f"msam: {text}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def _source(task: str, data: TaskOptions) -> DatasetSource | FileSource:
+def _source(task: str, data: TaskOptions, sets: DisjointSets) -> DatasetSource | FileSource:
     if not task:
         return DatasetSource(
             dataset=data.dataset or "mfeat",
@@ -205,6 +205,7 @@ def _source(task: str, data: TaskOptions) -> DatasetSource | FileSource:
             epochs=data.epochs,
             palette=data.palette,
             reliability=data.reliability,
+            disjoint=sets if data.train_sets == "disjoint" else None,
         )
     default = TaskOptions()
     changed = [field.name for field in fields(data) if getattr(data, field.name) != getattr(default, field.name)]
@@ -251,7 +252,8 @@ def _parts(options: Compare, words: tuple[str, ...]) -> list[_Part]:
         return WithMethods(source, files) if files else source
 
     if options.task or options.data != TaskOptions():
-        return [_Part("", with_methods(_source(options.task, options.data)), _SEEDS, ACCURACY)]
+        sets = DisjointSets(_SEEDS if options.seeds is None else options.seeds, options.tuning_seeds)
+        return [_Part("", with_methods(_source(options.task, options.data, sets)), _SEEDS, ACCURACY)]
     control = with_methods(DatasetSource(dataset="coloured-digits"))
     return [
         _Part("control", control, _CONTROL_SEEDS, ONE_MISSING),

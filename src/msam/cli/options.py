@@ -34,6 +34,9 @@ class TaskOptions:
     left out."""
     reliability: float | None = None
     """Of coloured-digits only: share of the rows whose colour tells their class, but in the test split; 1 if left out."""
+    train_sets: Literal["drawn", "disjoint"] = "drawn"
+    """Whether each seed draws its own splits, or training sets have no row in common (disjoint) beside one validation and one
+    test split: independent seeds, which take rows x (seeds + tuning seeds) training rows."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,13 @@ class Compare:
     data: Annotated[TaskOptions, tyro.conf.arg(name="")] = TaskOptions()
     methods: str = "default"
     """Comma-separated methods; default stands for base, base_2x, joint_unimodal, modality_dropout, sam, modality_aware_sam,
-    monge_sam; controls for modality_aware_sam_weakest, sam_blend, label_smoothing, modality_dropout_always, which are shown and
-    count as no comparison, as in default,controls; all for these and asam, base_average, sam_dropout, modality_masked_sam,
-    modality_masked_sam_bare, modality_masked_sam_bare_dominance, modality_masked_sam_bare_unimodal, and the readings
-    modality_aware_sam_sample, modality_aware_sam_own, modality_aware_sam_differentiable, modality_aware_sam_block,
-    modality_aware_sam_encoder, modality_aware_sam_weakest_block, modality_aware_sam_random_block,
-    modality_aware_sam_weakest_sample, modality_aware_sam_monge."""
+    monge_sam, and those of a task file; controls for modality_aware_sam_weakest, sam_blend, label_smoothing,
+    modality_dropout_always, base_rescaled, which are shown and count as no comparison, as in default,controls; all for these
+    and asam, base_average, sam_dropout, modality_masked_sam, modality_masked_sam_bare, modality_masked_sam_bare_dominance,
+    modality_masked_sam_bare_unimodal, and the readings modality_aware_sam_sample, modality_aware_sam_own,
+    modality_aware_sam_differentiable, modality_aware_sam_block, modality_aware_sam_encoder, modality_aware_sam_weakest_block,
+    modality_aware_sam_random_block, modality_aware_sam_weakest_sample, modality_aware_sam_monge. A Python file, such as
+    my_method.py, stands for the `recipe`, or the `recipes`, that it defines."""
     seeds: int | None = None
     """Number of paired seeds that are reported: split, initialisation and batch order are the same for every method. 10 if left
     out; 5 for the control."""

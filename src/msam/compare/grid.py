@@ -10,7 +10,8 @@ from msam.compare.keeping import Progress, RunKeeper, warn
 from msam.compare.pool import InProcess, Pool
 from msam.compare.recipes import RHO, check_own, describe_own, find_recipe, is_own
 from msam.compare.records import Record, settings_digest
-from msam.compare.trials import FIRST_TUNING_SEED, TRIALS, TUNING_SEEDS
+from msam.compare.trials import TRIALS, TUNING_SEEDS
+from msam.data.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidValueError
 from msam.training import Recipe
 from msam.training.goals import ACCURACY, CRITERIA, OWN

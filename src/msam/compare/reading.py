@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from msam.compare.files import read_text
 from msam.compare.records import CHECKSUM, SCHEMA, Record, checksum, seal, settings_digest
 from msam.compare.shapes import Check, ShapeError, anything, fields, items, number, or_none, table, text, truth, whole
-from msam.compare.trials import FIRST_TUNING_SEED
+from msam.data.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidValueError
 from msam.training.goals import ACCURACY
 

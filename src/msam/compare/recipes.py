@@ -15,6 +15,7 @@ from msam.errors import InvalidValueError
 from msam.optim import ModalityAwareSAM, create_method
 from msam.optim.search import COARSE
 from msam.training import Recipe, Strength
+from msam.training.rescaling import fit_scales
 
 RHO = Strength("rho", coarse=COARSE)
 """Two decades of radii, each about 2.15 times the one before."""
@@ -127,6 +128,12 @@ RECIPES: dict[str, Recipe] = {
             is_control=True,
         ),
         Recipe(
+            name="base_rescaled",
+            label="{base}, modalities rescaled after training (control)",
+            after=fit_scales,
+            is_control=True,
+        ),
+        Recipe(
             name="modality_dropout_always",
             label="Modality dropout of 1 (control)",
             build_hooks=_always_drop,
@@ -155,8 +162,9 @@ DEFAULT = ("base", "base_2x", "joint_unimodal", "modality_dropout", "sam", "moda
 """What is compared unless other methods are asked for."""
 
 
-CONTROLS = ("modality_aware_sam_weakest", "sam_blend", "label_smoothing", "modality_dropout_always")
-"""What a gain may be due to, besides the idea: another modality, a constant share, less confidence, one modality at a time."""
+CONTROLS = ("modality_aware_sam_weakest", "sam_blend", "label_smoothing", "modality_dropout_always", "base_rescaled")
+"""What a gain may be due to, besides the idea: another modality, a constant share, less confidence, one modality at a time, or
+how loud modalities are, which can be changed after training."""
 
 
 GROUPS = {"default": DEFAULT, "controls": CONTROLS, "all": tuple(RECIPES)}

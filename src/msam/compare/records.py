@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from msam.compare.files import write_json, write_text
-from msam.compare.trials import FIRST_TUNING_SEED, Setting
+from msam.compare.trials import Setting
+from msam.data.sides import FIRST_TUNING_SEED
 from msam.training import RunResult
 from msam.training.runtime import machine, versions
 

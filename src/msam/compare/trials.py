@@ -10,8 +10,6 @@ from msam.training import Recipe
 
 TRIALS = 8
 TUNING_SEEDS = 3
-FIRST_TUNING_SEED = 1_000_000
-"""Seeds from here on tune, and are never reported."""
 LR_RANGE = 3.0
 """Learning rates are tried from the task's own divided by this to the task's own times this."""
 

@@ -6,6 +6,7 @@ from msam.data.coloured_digits import PALETTES, load_coloured_digits, split_colo
 from msam.data.dealing import split_rows
 from msam.data.emoji import Emoji, build_emoji, load_emoji
 from msam.data.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist, read_idx
+from msam.data.sides import DisjointSets
 from msam.data.split import Split, Splits
 from msam.data.splits import Arrays, split_arrays
 
@@ -16,6 +17,7 @@ __all__ = [
     "Arrays",
     "BuiltSet",
     "Dataset",
+    "DisjointSets",
     "Emoji",
     "FashionMnist",
     "Split",

@@ -11,6 +11,7 @@ from torch import Tensor
 from msam.checks import check_type
 from msam.contribution.nested import map_nested
 from msam.data.checks import is_classes
+from msam.data.sides import DisjointSets
 from msam.data.split import Split, Splits
 from msam.data.splits import draw_rows
 from msam.errors import InvalidValueError
@@ -30,6 +31,7 @@ def split_rows(
     groups: Labels | None = None,
     stratify: bool | Labels = False,
     standardise: Sequence[str] = (),
+    disjoint: DisjointSets | None = None,
 ) -> Splits:
     """Shuffle by seed and split, whatever the inputs are: nested, ids and masks, modalities that rows lack, several targets.
 
@@ -46,6 +48,7 @@ def split_rows(
         stratify: As of `split_arrays`. True needs a target of one class per row.
         standardise: Names of modalities whose numbers of floating point get mean 0 and standard deviation 1, at each place of a
             sample, over the training rows that have the modality; ``"target"`` for a target of floating point. Default: none.
+        disjoint: As of `split_arrays`.
 
     Returns:
         The splits.
@@ -72,13 +75,14 @@ def split_rows(
         test_share=test_share,
         groups=None if groups is None else _as_array(groups),
         stratify=_labels(whole, target, stratify),
+        disjoint=disjoint,
     )
     train, validation, test = (whole.rows(torch.from_numpy(side)) for side in (drawn.train, drawn.validation, drawn.test))
     if label_noise:
         train = Split(train.inputs, torch.from_numpy(drawn.train_target), train.present, train.weights)
     scales = _fit(train, standardise)
     scaled = [_scale(split, scales) for split in (train, validation, test)]
-    return Splits(scaled[0], scaled[1], scaled[2], len(whole))
+    return Splits(scaled[0], scaled[1], scaled[2], len(whole) if disjoint is None else None)
 
 
 def _as_array(labels: Labels) -> NDArray[Any]:

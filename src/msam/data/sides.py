@@ -1,13 +1,93 @@
 """Who goes where: rows, or whole groups of rows, are dealt to the sides of a split."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from msam.checks import as_count
 from msam.errors import InvalidValueError
 
 Rows = NDArray[np.int64]
+
+FIRST_TUNING_SEED = 1_000_000
+"""Seeds from here on tune, and are not reported; those below are."""
+
+
+@dataclass(frozen=True)
+class DisjointSets:
+    """Training sets that have no row in common, one for each seed of a comparison, beside one validation and one test split.
+
+    Seeds are then independent but for the rows that are held out, so that nothing overlaps whose effect an interval would
+    have to allow for; what is found holds on this test split.
+
+    Args:
+        seeds: That are reported, from 0.
+        tuning_seeds: That tune, from 1,000,000.
+
+    Raises:
+        InvalidTypeError: If a number is no whole one.
+        InvalidValueError: If there are no seeds; later, if a seed is none of these, or the rows do not suffice.
+
+    Example:
+        >>> [DisjointSets(10, 3).place(seed) for seed in (0, 9, 1_000_000)]
+        [0, 9, 10]
+    """
+
+    seeds: int = 10
+    tuning_seeds: int = 3
+
+    def __post_init__(self) -> None:
+        as_count("seeds", self.seeds, 1)
+        as_count("tuning_seeds", self.tuning_seeds, 0)
+
+    @property
+    def count(self) -> int:
+        """How many training sets there are."""
+        return self.seeds + self.tuning_seeds
+
+    def place(self, seed: int) -> int:
+        """Number a seed's training set.
+
+        Args:
+            seed: Of the comparison.
+
+        Returns:
+            From 0.
+
+        Raises:
+            InvalidValueError: If it is none of the seeds.
+        """
+        place = seed if seed < FIRST_TUNING_SEED else self.seeds + seed - FIRST_TUNING_SEED
+        if not 0 <= place < (self.seeds if seed < FIRST_TUNING_SEED else self.count):
+            raise InvalidValueError(
+                f"disjoint training sets are there for seeds 0 to {self.seeds - 1} and {self.tuning_seeds} tuning seeds from "
+                f"{FIRST_TUNING_SEED}, found seed {seed}; make as many as the comparison has seeds"
+            )
+        return place
+
+    def rows_for(self, rows: int | None, available: int) -> int:
+        """Tell how many rows a training set has.
+
+        Args:
+            rows: That are asked for; as many as there are for each where None.
+            available: Rows that are left of validation and test.
+
+        Returns:
+            At least 1.
+
+        Raises:
+            InvalidValueError: If they do not suffice.
+        """
+        most = available // self.count
+        wanted = most if rows is None else as_count("rows", rows)
+        if not 1 <= wanted <= most:
+            raise InvalidValueError(
+                f"disjoint training sets of {wanted or 1} rows for {self.seeds} seeds and {self.tuning_seeds} tuning seeds "
+                f"need {(wanted or 1) * self.count} training rows, found {available}; use at most {most} rows, or fewer seeds"
+            )
+        return wanted
 
 
 def deal_rows(labels: Rows, sizes: Sequence[int], generator: np.random.Generator) -> Rows:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from msam.checks import as_count, as_number
 from msam.data.checks import as_labels, check_arrays, is_classes
-from msam.data.sides import Rows, deal_groups, deal_rows
+from msam.data.sides import DisjointSets, Rows, deal_groups, deal_rows
 from msam.data.split import Split, Splits
 from msam.errors import InvalidValueError
 
@@ -59,6 +59,7 @@ def split_arrays(
     test_share: float = 0.25,
     groups: NDArray[Any] | Sequence[Any] | None = None,
     stratify: bool | NDArray[Any] | Sequence[Any] = False,
+    disjoint: DisjointSets | None = None,
 ) -> Splits:
     """Shuffle by seed, split, standardise every feature on the training rows, and put noise on the training labels.
 
@@ -75,6 +76,8 @@ def split_arrays(
         stratify: True for the same share of each class in each split, as nearly as whole rows allow (a class of few rows may be
             missing in one); or labels, one for each row, to use in place of the classes. With `groups`, groups come first, and
             are dealt so that both sizes and shares of the classes come near. Default False.
+        disjoint: Training sets without a common row, beside one validation and one test split for all seeds: `pool` is None
+            then. Not with `groups`. Default None: each seed draws its own splits.
 
     Returns:
         The splits: float32 inputs; int64 targets, or float32 ones if they were of floating point. Features that are constant
@@ -104,13 +107,14 @@ def split_arrays(
         test_share=test_share,
         groups=groups,
         stratify=stratify,
+        disjoint=disjoint,
     )
     scaled = {name: standardise(values, drawn.train) for name, values in arrays.inputs.items()}
     return Splits(
         train=pick_split(scaled, drawn.train, drawn.train_target),
         validation=pick_split(scaled, drawn.validation, arrays.target[drawn.validation]),
         test=pick_split(scaled, drawn.test, arrays.target[drawn.test]),
-        pool=len(arrays.target),
+        pool=len(arrays.target) if disjoint is None else None,
     )
 
 
@@ -124,6 +128,7 @@ def draw_rows(
     test_share: float = 0.25,
     groups: NDArray[Any] | Sequence[Any] | None = None,
     stratify: bool | NDArray[Any] | Sequence[Any] = False,
+    disjoint: DisjointSets | None = None,
 ) -> DrawnRows:
     """Decide which rows are in which split, as `split_arrays` does, whose arguments and errors these are.
 
@@ -136,9 +141,13 @@ def draw_rows(
         test_share: As there.
         groups: As there.
         stratify: As there.
+        disjoint: As there.
 
     Returns:
         The rows of each split, none in two of them.
+
+    Raises:
+        InvalidValueError: As there.
 
     Example:
         >>> drawn = draw_rows(np.arange(20) % 2, seed=0, rows=8)
@@ -147,10 +156,17 @@ def draw_rows(
     """
     label_noise = as_number("label_noise", label_noise, 0, 1, bounds="[]")
     sizes = _sizes(len(target), validation_share, test_share)
+    place = None if disjoint is None else disjoint.place(seed)
     generator = np.random.default_rng(seed)
     labels = _labels(target, stratify)
-    test, validation, train = _deal(len(target), sizes, generator, groups, labels)
-    chosen = _choose(train, rows, generator, labels)
+    if disjoint is None or place is None:
+        test, validation, train = _deal(len(target), sizes, generator, groups, labels)
+        chosen = _choose(train, rows, generator, labels)
+    else:
+        if groups is not None:
+            raise InvalidValueError("disjoint training sets are dealt row by row, found groups too; leave one of them out")
+        test, validation, train = _deal(len(target), sizes, np.random.default_rng(0), None, labels)
+        chosen = _choose_set(train, disjoint, place, rows, labels)
     return DrawnRows(chosen, validation, test, _with_noise(target, chosen, label_noise, generator))
 
 
@@ -216,6 +232,16 @@ def _choose(train: Rows, rows: int | None, generator: np.random.Generator, label
         return train[:count]
     kept: Rows = train[deal_rows(labels[train], (count, available - count), generator) == 0]
     return kept
+
+
+def _choose_set(train: Rows, disjoint: DisjointSets, place: int, rows: int | None, labels: Rows | None) -> Rows:
+    """Take a seed's training set, of all that are dealt alike whatever the seed."""
+    size = disjoint.rows_for(rows, len(train))
+    if labels is None:
+        return train[place * size : (place + 1) * size]
+    sizes = [size] * disjoint.count + [len(train) - size * disjoint.count]
+    chosen: Rows = train[deal_rows(labels[train], sizes, np.random.default_rng(0)) == place]
+    return chosen
 
 
 def pick_split(inputs: Mapping[str, Array], index: Rows, target: NDArray[Any]) -> Split:

@@ -63,16 +63,22 @@ def state_verdict(findings: Findings) -> Verdict:
 def _headline(findings: Findings) -> str:
     units, base = units_of(findings), findings.base
     if base.diverged:
-        return f"{base.label} itself diverged with {seeds_text(base.diverged)}: nothing can be told of any method on this data."
+        which = seeds_text(base.diverged)
+        return f"{base.label} itself diverged with {which}: nothing can be told of any method {_where(findings)}."
     if not rivals(findings):
         return f"{base.label} alone was run: {units.name} {_absolute(units, base.metric)}, and nothing to compare it with."
     if base.unknown:
         seeds = seeds_text(base.unknown)
-        return f"The {units.name} of {base.label} is not a number with {seeds}: no method can be compared with it on this data."
+        where = _where(findings)
+        return f"The {units.name} of {base.label} is not a number with {seeds}: no method can be compared with it {where}."
     left_out = _left_out(findings)
     if not judged(findings):
-        return f"No method can be compared with {base.label} on this data: {left_out}."
+        return f"No method can be compared with {base.label} {_where(findings)}: {left_out}."
     return _headline_of_judged(findings) + (f" Not judged: {left_out}." if left_out else "")
+
+
+def _where(findings: Findings) -> str:
+    return "on this test set" if findings.has_fixed_test else "on this data"
 
 
 def introduce(findings: Findings) -> str:
@@ -114,17 +120,17 @@ def _headline_of_judged(findings: Findings) -> str:
     if len(known) == 1:
         difference = _evidence(findings, shown_difference(known[0]))
         return (
-            f"{spoken(known[0])} cannot be told apart from {base.label} on this data: the paired difference is "
+            f"{spoken(known[0])} cannot be told apart from {base.label} {_where(findings)}: the paired difference is "
             f"{difference}{detects}."
         )
     told = f" {join_words([spoken(method) for method in equivalent])} {_within(findings, equivalent)} it." if equivalent else ""
-    return f"No method can be told apart from {base.label} on this data: {_the_largest(findings, known)}{detects}.{told}"
+    return f"No method can be told apart from {base.label} {_where(findings)}: {_the_largest(findings, known)}{detects}.{told}"
 
 
 def _headline_of_equals(findings: Findings, methods: list[MethodFindings]) -> str:
     base, count = findings.base.label, len(methods)
     who = spoken(methods[0]) if count == 1 else f"All {count} methods"
-    return f"{who} {_within(findings, methods)} {base} on this data: {_the_largest(findings, methods)}."
+    return f"{who} {_within(findings, methods)} {base} {_where(findings)}: {_the_largest(findings, methods)}."
 
 
 def _within(findings: Findings, methods: list[MethodFindings]) -> str:
@@ -147,18 +153,18 @@ def _headline_of_wins(findings: Findings, better: list[MethodFindings]) -> str:
     best = max(better, key=lambda method: shown_difference(method).mean)
     if len(better) == 1:
         difference = _evidence(findings, shown_difference(best))
-        return f"{spoken(best)} beats {findings.base.label} on this data: {difference}{absent}."
+        return f"{spoken(best)} beats {findings.base.label} {_where(findings)}: {difference}{absent}."
     count = f"{len(better)} of {len(judged(findings))} methods beat"
-    return f"{count} {findings.base.label} on this data: {_the_largest(findings, better)}{absent}."
+    return f"{count} {findings.base.label} {_where(findings)}: {_the_largest(findings, better)}{absent}."
 
 
 def _headline_of_losses(findings: Findings, worse: list[MethodFindings]) -> str:
     base = findings.base.label
     if len(judged(findings)) == 1:
-        return f"{spoken(worse[0])} is worse than {base} on this data: {_evidence(findings, shown_difference(worse[0]))}."
+        return f"{spoken(worse[0])} is worse than {base} {_where(findings)}: {_evidence(findings, shown_difference(worse[0]))}."
     who = spoken(worse[0]) if len(worse) == 1 else str(len(worse))
     verb = "is" if len(worse) == 1 else "are"
-    return f"No method beats {base} on this data, and {who} {verb} worse: {_the_largest(findings, worse)}."
+    return f"No method beats {base} {_where(findings)}, and {who} {verb} worse: {_the_largest(findings, worse)}."
 
 
 def _the_largest(findings: Findings, methods: tuple[MethodFindings, ...] | list[MethodFindings]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from msam.checks import as_number
-from msam.data import CATALOG, Dataset, find_dataset
+from msam.data import CATALOG, Dataset, DisjointSets, find_dataset, split_arrays
 from msam.errors import InvalidValueError
 from msam.fusion import EarlyFusion, late_fusion_mlp
 from msam.training.files import FileSource, UserFile, blamed, recipes_of
@@ -43,6 +43,8 @@ class DatasetSource:
     """Of coloured digits only: one of `msam.data.PALETTES`."""
     reliability: float | None = None
     """Of coloured digits only: the share of rows whose colour is right, but in the test split."""
+    disjoint: DisjointSets | None = None
+    """Training sets without a common row, beside one test split; None for splits that each seed draws."""
 
     def settings(self) -> dict[str, Any]:
         """Tell all settings, with the data set's defaults for what is None, and without those that it does not have.
@@ -64,7 +66,18 @@ class DatasetSource:
             "epochs": dataset.epochs if self.epochs is None else self.epochs,
             "batch_size": self.batch_size,
             **self._options(dataset),
+            **self._disjoint(dataset),
         }
+
+    def _disjoint(self, dataset: Dataset) -> dict[str, Any]:
+        if self.disjoint is None:
+            return {}
+        if dataset.split is not split_arrays:
+            raise InvalidValueError(
+                f"disjoint training sets need a data set whose seeds can share a test split, found {dataset.name!r}, which "
+                "draws its own; leave them out"
+            )
+        return {"train_sets": "disjoint", "disjoint": [self.disjoint.seeds, self.disjoint.tuning_seeds]}
 
     def _options(self, dataset: Dataset) -> dict[str, Any]:
         share = None if self.reliability is None else as_number("reliability", self.reliability, 0, 1, bounds="[]")
@@ -209,6 +222,8 @@ def _build_dataset_task(source: DatasetSource) -> Task:
     arrays = dataset.load(source.modalities)
     sizes = {name: values.shape[1] for name, values in arrays.inputs.items()}
     draw = partial(dataset.split, arrays, **{name: settings[name] for name in ("rows", "label_noise", *dataset.options)})
+    if source.disjoint is not None:
+        draw = partial(draw, disjoint=source.disjoint)
     draw(0)
     build = late_fusion_mlp if source.fusion == "late" else EarlyFusion
     noise = f", {settings['label_noise']:.0%} noisy labels" if settings["label_noise"] else ""
