@@ -230,3 +230,20 @@ def test_controls_are_shown_and_count_as_no_comparison():
     assert [method.name for method in rivals(found)] == ["sam"]
     assert "dropout" not in state_verdict(found).headline + state_verdict(found).advice
     assert results_content(found).rows[-1][0].startswith("Modality dropout of 1 (control)")
+
+
+def test_the_very_same_difference_in_a_few_seeds_is_no_certainty():
+    """Three seeds on 100 rows may all differ by one row: a standard deviation of zero is that of rounding."""
+    base = [record("base", None, seed, 0.80) for seed in range(3)]
+    sam = [record("sam", 0.1, seed, 0.81) for seed in range(3)]
+    about = comparison(["base", "sam"])
+    plain = find_out(about, [*base, *sam]).method("sam").to_base
+    assert plain.half_width == 0.0, "nothing is known of the metric"
+    rows = base[0]["test"]["rows"]
+    named = {**about, "task": {**about["task"], "metric": "accuracy"}}
+    found = find_out(named, [*base, *sam])
+    least = 1 / (rows * math.sqrt(6))
+    spread = least * math.sqrt(1 / 3 + found.test_share / (1 - found.test_share))
+    assert found.method("sam").to_base.half_width == pytest.approx(stats.t.ppf(0.975, 2) * spread)
+    assert found.method("sam").to_base.low < 0 < found.method("sam").to_base.p_value < 1
+    assert found.difference(found.method("sam"), found.base).half_width == pytest.approx(stats.t.ppf(0.975, 2) * spread)

@@ -273,7 +273,7 @@ def test_the_table_holds_strength_interval_difference_and_cost() -> None:
     assert render_table(make_findings(TIE)).row_count == 4
 
 
-EQUAL = {"base": BASE, "sam": shifted(0.001, 0.002), "asam": shifted(-0.002, 0.002)}
+EQUAL = {"base": BASE, "sam": shifted(0.003, 0.002), "asam": shifted(-0.004, 0.002)}
 
 
 def test_what_lies_within_the_margin_is_equivalent_also_where_zero_does_not_lie_in_it() -> None:
@@ -286,7 +286,7 @@ def test_what_lies_within_the_margin_is_equivalent_also_where_zero_does_not_lie_
     assert "\nequivalent\n" in rows["SAM"][2] and "\nequivalent\n" in rows["ASAM"][2]
     assert found.method("asam").to_base.high < 0, "or this test shows nothing"
     narrow = make_findings(EQUAL, equivalence_margin=0.0005)
-    assert state_verdict(narrow).headline.startswith("SAM beats SGD on this data: +0.1 points")
+    assert state_verdict(narrow).headline.startswith("SAM beats SGD on this data: +0.3 points")
     other = make_findings({name: [100 * value for value in values] for name, values in EQUAL.items()}, metric="gain")
     assert other.margin is None and "equivalent" not in state_verdict(other).headline
 

@@ -1,12 +1,13 @@
 """What a comparison found."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from msam.compare.judgement import default_margin
 from msam.compare.records import Record
-from msam.compare.statistics import UNKNOWN, Interval, mean_interval
+from msam.compare.statistics import UNKNOWN, Interval, mean_interval, rounding
 from msam.compare.trials import Setting
 from msam.compare.trust import as_number, paired_metric
 
@@ -45,6 +46,19 @@ def share_of(test_rows: int | None, pool: int | None) -> float:
         Test rows over the pool; 0 for the same test split, where nothing is said of other rows.
     """
     return 0.0 if pool is None or test_rows is None else test_rows / pool
+
+
+def least_of(comparison: Mapping[str, Any], test_rows: int | None) -> float:
+    """Tell how much differences of the metric vary at least, whatever a few seeds show.
+
+    Args:
+        comparison: The content of ``comparison.json``.
+        test_rows: Of a test split; None if that is not known.
+
+    Returns:
+        The standard deviation of `rounding` for accuracy, else 0.
+    """
+    return rounding(test_rows) if test_rows and comparison["task"].get("metric") == "accuracy" else 0.0
 
 
 @dataclass(frozen=True)
@@ -216,4 +230,5 @@ class Findings:
         """
         if self.base.diverged:
             return UNKNOWN
-        return paired_metric(first.records, second.records, self.test_share, comparisons)
+        least = least_of(self.comparison, self.test_rows)
+        return paired_metric(first.records, second.records, self.test_share, comparisons, least)

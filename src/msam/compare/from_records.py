@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from msam.compare.findings import Findings, MethodFindings, Pattern, Starvation, Tuning, share_of
+from msam.compare.findings import Findings, MethodFindings, Pattern, Starvation, Tuning, least_of, share_of
 from msam.compare.naming import with_shown_names
 from msam.compare.records import Record, RunKey, key_of
 from msam.compare.rounds import Scope, goal_of
@@ -41,7 +41,8 @@ def find_out(comparison: dict[str, Any], records: Sequence[Record]) -> Findings:
     test_share = share_of(base[0]["test"]["rows"], base[0]["test"]["pool"])
     rivals = [name for name in chosen if name != "base" and not scope.find(name).is_control]
     counted = {name: len(rivals) if name in rivals else 1 for name in chosen if name != "base"}
-    differences = {name: paired_metric(chosen[name], base, test_share, count) for name, count in counted.items()}
+    least = least_of(comparison, base[0]["test"]["rows"])
+    differences = {name: paired_metric(chosen[name], base, test_share, count, least) for name, count in counted.items()}
     corrected = holm({name: differences[name].p_value for name in rivals})
     methods = tuple(
         _describe_method(
@@ -128,10 +129,10 @@ def _by_strength(item: tuple[Setting, list[float]]) -> tuple[float, float]:
 
 
 def _to_equal_passes(
-    runs: Sequence[Record], doubled: Sequence[Record], base: Sequence[Record], test_share: float, comparisons: int
+    runs: Sequence[Record], doubled: Sequence[Record], base: Sequence[Record], test_share: float, comparisons: int, least: float
 ) -> Interval:
     """What went wrong with the base may go wrong with it at twice the passes, unseen."""
-    return UNKNOWN if diverged_seeds(base) else paired_metric(runs, doubled, test_share, comparisons)
+    return UNKNOWN if diverged_seeds(base) else paired_metric(runs, doubled, test_share, comparisons, least)
 
 
 def _describe_method(
@@ -145,6 +146,7 @@ def _describe_method(
 ) -> MethodFindings:
     name = recipe.name
     runs, base = chosen[name], chosen["base"]
+    least = least_of(comparison, runs[0]["test"]["rows"])
     doubled = chosen.get("base_2x") if name not in {"base", "base_2x"} else None
     shrinkage = [run["optimizer"]["mean_shrinkage"] for run in runs if run["optimizer"].get("mean_shrinkage") is not None]
 
@@ -167,7 +169,7 @@ def _describe_method(
         others=over_seeds(lambda run: {name: found["metric"] for name, found in run["test"]["others"].items()}),
         to_base=to_base,
         p_value=p_value,
-        to_equal_passes=_to_equal_passes(runs, doubled, base, test_share, len(chosen) - 1) if doubled else None,
+        to_equal_passes=_to_equal_passes(runs, doubled, base, test_share, len(chosen) - 1, least) if doubled else None,
         alone=over_seeds(lambda run: run["test"]["alone"]),
         without=over_seeds(lambda run: run["test"]["without"]),
         probes=over_seeds(lambda run: run["probes"]),

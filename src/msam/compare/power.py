@@ -15,7 +15,7 @@ POWER = 0.8
 """The chance to tell a difference from zero that is asked for where nothing else is said."""
 
 
-def standard_error(values: Sequence[float], test_share: float = 0.0) -> float:
+def standard_error(values: Sequence[float], test_share: float = 0.0, least: float = 0.0) -> float:
     r"""Estimate how far a mean over seeds may be off, allowing for overlapping test splits.
 
     ``s sqrt(1/n + c / (1 - c))``, s the standard deviation over seeds (n - 1 in its denominator).
@@ -23,6 +23,7 @@ def standard_error(values: Sequence[float], test_share: float = 0.0) -> float:
     Args:
         values: One per seed, finite, at least two.
         test_share: c, in [0, 1): as of `mean_interval`.
+        least: s is taken to be at least this.
 
     Returns:
         The error, >= 0.
@@ -33,11 +34,17 @@ def standard_error(values: Sequence[float], test_share: float = 0.0) -> float:
         >>> round(standard_error([0.1, 0.2, 0.3]), 4)
         0.0577
     """
-    return stdev(values) * math.sqrt(1 / len(values) + test_share / (1 - test_share))
+    return max(stdev(values), least) * math.sqrt(1 / len(values) + test_share / (1 - test_share))
 
 
 def detectable(
-    differences: Sequence[float], *, test_share: float = 0.0, comparisons: int = 1, level: float = LEVEL, power: float = POWER
+    differences: Sequence[float],
+    *,
+    test_share: float = 0.0,
+    comparisons: int = 1,
+    level: float = LEVEL,
+    power: float = POWER,
+    least: float = 0.0,
 ) -> float:
     r"""Find the smallest true difference that this design would have told from zero, with a given chance.
 
@@ -57,6 +64,7 @@ def detectable(
         comparisons: Number of intervals that hold together, >= 1.
         level: Of confidence, in (0, 1).
         power: The chance, in ((1 - level) / comparisons, 1).
+        least: s is taken to be at least this.
 
     Returns:
         The difference, >= 0: 0 if all seeds differ by the same; NaN for less than two, or if one is not finite.
@@ -76,11 +84,17 @@ def detectable(
     test_share, error_rate = _check_design(test_share, comparisons, level, power)
     if len(differences) < 2 or not all(map(math.isfinite, differences)):
         return math.nan
-    return noncentrality(len(differences) - 1, error_rate, power) * standard_error(differences, test_share)
+    return noncentrality(len(differences) - 1, error_rate, power) * standard_error(differences, test_share, least)
 
 
 def floor(
-    differences: Sequence[float], *, test_share: float = 0.0, comparisons: int = 1, level: float = LEVEL, power: float = POWER
+    differences: Sequence[float],
+    *,
+    test_share: float = 0.0,
+    comparisons: int = 1,
+    level: float = LEVEL,
+    power: float = POWER,
+    least: float = 0.0,
 ) -> float:
     r"""Find the smallest true difference that more seeds can ever tell from zero, on the same data.
 
@@ -94,6 +108,7 @@ def floor(
         comparisons: Number of intervals that hold together, >= 1.
         level: Of confidence, in (0, 1).
         power: The chance, in ((1 - level) / comparisons, 1).
+        least: s is taken to be at least this.
 
     Returns:
         The difference, >= 0: 0 for c = 0, where nothing stops more seeds; NaN for less than two, or if one is not finite.
@@ -111,7 +126,7 @@ def floor(
     test_share, error_rate = _check_design(test_share, comparisons, level, power)
     if len(differences) < 2 or not all(map(math.isfinite, differences)):
         return math.nan
-    return _normal_shift(error_rate, power) * stdev(differences) * math.sqrt(test_share / (1 - test_share))
+    return _normal_shift(error_rate, power) * max(stdev(differences), least) * math.sqrt(test_share / (1 - test_share))
 
 
 def row_error(first: float, second: float, test_rows: int, differing: float | None = None) -> float:

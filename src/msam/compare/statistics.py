@@ -43,7 +43,9 @@ UNKNOWN = Interval(math.nan, math.nan)
 """Where there is no number to estimate."""
 
 
-def mean_interval(values: Sequence[float], *, level: float = LEVEL, comparisons: int = 1, test_share: float = 0.0) -> Interval:
+def mean_interval(
+    values: Sequence[float], *, level: float = LEVEL, comparisons: int = 1, test_share: float = 0.0, least: float = 0.0
+) -> Interval:
     r"""Estimate a mean with a t interval that allows for overlapping test splits.
 
     ``mean +- t_{n-1} s sqrt(1/n + c / (1 - c))`` with c the expected overlap of two seeds' test splits, which is the share
@@ -56,6 +58,7 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL, comparisons:
         level: Of confidence.
         comparisons: Number of intervals that shall hold *together* (Bonferroni: each at ``1 - (1 - level) / comparisons``).
         test_share: c, in [0, 1): test rows over all rows; 0 for independent data.
+        least: s is taken to be at least this, such as `rounding` of shares: a few seeds may give the very same number.
 
     Returns:
         The interval; its half-width is NaN for a single value, and so is its mean if a value is not finite. Its `detectable`
@@ -77,7 +80,7 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL, comparisons:
     mean = fmean(values)
     if len(values) < 2:
         return Interval(mean, math.nan)
-    spread = standard_error(values, test_share)
+    spread = standard_error(values, test_share, least)
     freedom = len(values) - 1
     # Here, as it takes as long to load as everything else that a worker process needs besides torch.
     from scipy.stats import t as student
@@ -88,9 +91,30 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL, comparisons:
         mean,
         quantile * spread if spread else 0.0,
         p_value=p_value,
-        detectable=detectable(values, test_share=test_share, comparisons=comparisons, level=level),
-        floor=floor(values, test_share=test_share, comparisons=comparisons, level=level),
+        detectable=detectable(values, test_share=test_share, comparisons=comparisons, level=level, least=least),
+        floor=floor(values, test_share=test_share, comparisons=comparisons, level=level, least=least),
     )
+
+
+def rounding(rows: int) -> float:
+    """Tell how far a difference of two shares of a number of rows is from what finer measuring would show.
+
+    A share moves in steps of 1 / rows; what lies within a step has a standard deviation of up to ``1 / (rows sqrt(12))``, and
+    a difference of two of ``1 / (rows sqrt(6))``.
+
+    Args:
+        rows: Of a test split, >= 1.
+
+    Returns:
+        The standard deviation.
+
+    Source: W. F. Sheppard, Proceedings of the London Mathematical Society 29, 1898.
+
+    Example:
+        >>> round(rounding(500), 5)
+        0.00082
+    """
+    return 1 / (rows * math.sqrt(6))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

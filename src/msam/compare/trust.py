@@ -96,6 +96,7 @@ def paired_interval(
     *,
     comparisons: int,
     test_share: float,
+    least: float = 0.0,
 ) -> Interval:
     """Compare two methods seed by seed.
 
@@ -105,6 +106,7 @@ def paired_interval(
         pick: From a record to the number that is compared.
         comparisons: Number of intervals that shall hold together.
         test_share: As of `mean_interval`.
+        least: As of `mean_interval`.
 
     Returns:
         Of `first` minus `second`; `UNKNOWN` if a number is missing, or a run of either diverged: the numbers of such runs
@@ -117,7 +119,7 @@ def paired_interval(
     if diverged_seeds(first) or diverged_seeds(second):
         return UNKNOWN
     values = [as_number(pick(one)) - as_number(pick(other)) for one, other in pairs]
-    return mean_interval(values, comparisons=comparisons, test_share=test_share)
+    return mean_interval(values, comparisons=comparisons, test_share=test_share, least=least)
 
 
 def as_number(value: float | None) -> float:
@@ -132,7 +134,9 @@ def as_number(value: float | None) -> float:
     return nan if value is None else value
 
 
-def paired_metric(first: Sequence[Record], second: Sequence[Record], test_share: float, comparisons: int) -> Interval:
+def paired_metric(
+    first: Sequence[Record], second: Sequence[Record], test_share: float, comparisons: int, least: float = 0.0
+) -> Interval:
     """Compare the test metric of two methods seed by seed; see `paired_interval`.
 
     Args:
@@ -140,8 +144,14 @@ def paired_metric(first: Sequence[Record], second: Sequence[Record], test_share:
         second: Of the other.
         test_share: As of `mean_interval`.
         comparisons: Number of intervals that shall hold together.
+        least: As of `mean_interval`.
 
     Returns:
         Of `first` minus `second`.
     """
-    return paired_interval(first, second, lambda run: run["test"]["metric"], comparisons=comparisons, test_share=test_share)
+
+    def metric_of(run: Record) -> float | None:
+        found: float | None = run["test"]["metric"]
+        return found
+
+    return paired_interval(first, second, metric_of, comparisons=comparisons, test_share=test_share, least=least)

@@ -22,7 +22,7 @@ from msam.training.readout import Best, Readout
 from msam.training.recipe import Recipe
 from msam.training.result import RunResult, finite
 from msam.training.runtime import peak_memory_mib, reproducible
-from msam.training.stepping import learning_rate_of, scale_learning_rates, take_step
+from msam.training.stepping import clear_gradients, learning_rate_of, scale_learning_rates, take_step
 from msam.training.task import Task
 
 
@@ -132,7 +132,7 @@ class _Run:
         self.model.train()
         losses = []
         for closure in self.batches.closures(self.model):
-            self.optimizer.zero_grad()
+            clear_gradients(self.optimizer)
             loss, skipped = take_step(self.optimizer, closure)
             losses.append(loss)
             if self.averaged is not None:
