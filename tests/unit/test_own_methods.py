@@ -14,7 +14,7 @@ from command import records_of, run
 from msam.compare import Run, find_out
 from msam.compare.folder import ComparisonFolder
 from msam.compare.recipes import RECIPES
-from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError
+from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError, MsamWarning
 from msam.report import print_reports
 from msam.report.page import render_page
 from msam.terminal import Console
@@ -182,7 +182,8 @@ def test_a_loop_of_ones_own_is_compared_by_the_same_protocol(tmp_path: Path):
     assert [method.label for method in found.methods] == ["SGD", "SGD, twice the passes", "SAM", "Modality dropout"]
     assert [method.gradient_evaluations for method in found.methods] == [1.0, 2.0, 2.0, 1.0]
     assert found.test_share == pytest.approx(0.25) and found.method("sam").strength_name == "rho"
-    quick(noted, out=tmp_path, test_rows=30, pool=120)
+    with pytest.warns(MsamWarning, match="cannot be compared in full .list."):
+        quick(noted, out=tmp_path, test_rows=30, pool=120)
     assert len(asked) == 20, "all is on disk"
     comparison, records = ComparisonFolder(tmp_path, print).read_all()
     assert find_out(comparison, records).base.metric == found.base.metric
@@ -240,13 +241,44 @@ def test_what_a_run_leaves_out_is_said():
         run.wrap(torch.optim.SGD(model.parameters(), lr=0.1), model)
         return 0.5, 0.5
 
+    with pytest.raises(InvalidStateError, match="it took no step for 'base'"):
+        quick(unprepared)
+
+    def unprepared(run: Run) -> tuple[float, float]:
+        model = nn.Linear(1, 1)
+        optimizer = run.wrap(torch.optim.SGD(model.parameters(), lr=0.1), model)
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = model(torch.ones(1, 1)).sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return 0.5, 0.5
+
+    def bypassing(run: Run) -> tuple[float, float]:
+        model = nn.Linear(1, 1)
+        base = torch.optim.SGD(model.parameters(), lr=0.1)
+        run.wrap(base, model)
+        base.step()
+        return 0.5, 0.5
+
+    with pytest.raises(InvalidStateError, match="took no step for 'sam', and the base 1"):
+        quick(bypassing)
+
+    def again(run: Run) -> tuple[float, float]:
+        run.wrap(run.wrap(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1), nn.Linear(1, 1)), nn.Linear(1, 1))
+        return 0.5, 0.5
+
+    with pytest.raises(InvalidStateError, match="found it called again"):
+        quick(again)
     with pytest.raises(InvalidStateError, match=r"'modality_dropout' changes the closure of each batch, found none"):
         quick(unprepared)
     for returned, words in (
         (0.5, "found 0.5"),
         ((0.5, None), "found no test"),
         (("x", 0.5), "use float"),
-        (({}, {}), "use float"),
     ):
 
         def wrong(run: Run, returned: Any = returned) -> Any:

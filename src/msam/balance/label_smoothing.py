@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from msam.contribution.outputs import find_logits
+from msam.contribution.values import IGNORED
 from msam.errors import InvalidValueError
 from msam.optim.problem.closure import MultimodalClosure
 
@@ -48,13 +50,22 @@ class LabelSmoothing:
 
         def smoothed(output: Any, target: Any) -> Tensor:
             logits = find_logits(output)
-            if logits.ndim != 2 or logits.shape[1] < 2:
-                raise InvalidValueError(
-                    f"label smoothing needs logits of classes, (B, C), found {tuple(logits.shape)}; leave it out for this task"
-                )
+            _check(logits, target)
             losses: Tensor = loss_fn(output, target)
-            blank = -logits.log_softmax(1).mean(1)
+            kept = target != IGNORED
+            blank = torch.where(kept, -logits.log_softmax(1).mean(1), 0.0) * (len(target) / kept.sum().clamp_min(1))
             mixed: Tensor = (1 - smoothing) * losses + smoothing * (blank if losses.ndim else blank.mean())
             return mixed
 
         closure.loss_fn = smoothed
+
+
+def _check(logits: Any, target: Any) -> None:
+    """Refuse what is no classification: a softmax over labels or numbers means nothing."""
+    fits = isinstance(logits, Tensor) and logits.ndim == 2 and logits.shape[1] > 1 and isinstance(target, Tensor)
+    if not fits or target.ndim != 1 or target.is_floating_point() or target.is_complex():
+        found = [tuple(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in (logits, target)]
+        raise InvalidValueError(
+            f"label smoothing needs logits of classes, (B, C), and integer classes, (B,), found {found[0]} and "
+            f"{found[1]}; leave it out for this task"
+        )

@@ -22,7 +22,7 @@ from msam.errors import InvalidValueError, MsamError
 from msam.terminal import Console
 from msam.training.files import FileSource, find_method_file, find_task_file, recipes_of
 from msam.training.goals import ACCURACY, ONE_MISSING
-from msam.training.source import DatasetSource, TaskSource, WithMethods, describe_source
+from msam.training.source import DatasetSource, TaskSource, WithMethods, describe_source, why_unfit
 
 _SEEDS, _CONTROL_SEEDS = 10, 5
 _NOT_BUILT = "stopped; nothing was kept: give the same command to start again"
@@ -46,7 +46,7 @@ def compare(options: Compare, command: str, console: Console) -> None:
     plans = [
         Plan(
             part.source,
-            _methods(words, part.source),
+            _methods(words, part.source, console),
             part.seeds if options.seeds is None else options.seeds,
             out / part.name,
             _radii(options.rho),
@@ -246,7 +246,7 @@ class _Part(NamedTuple):
 
 
 def _parts(options: Compare, words: tuple[str, ...]) -> list[_Part]:
-    files = tuple(find_method_file(word) for word in words if word.endswith(".py"))
+    files = tuple(dict.fromkeys(find_method_file(word) for word in words if word.endswith(".py")))
 
     def with_methods(source: DatasetSource | FileSource) -> TaskSource:
         return WithMethods(source, files) if files else source
@@ -261,8 +261,19 @@ def _parts(options: Compare, words: tuple[str, ...]) -> list[_Part]:
     ]
 
 
-def _methods(words: tuple[str, ...], source: TaskSource) -> tuple[str, ...]:
-    """Turn words into names of methods; a file stands for its own, and `default` also for those of a task file."""
+def _methods(words: tuple[str, ...], source: TaskSource, console: Console) -> tuple[str, ...]:
+    """Turn words into names of methods; a file stands for its own, and `default` also for those of a task file.
+
+    What a group has that does not fit the task is left out, with a word.
+
+    Args:
+        words: Of the command line.
+        source: Of the task.
+        console: Where to say so.
+
+    Returns:
+        The names.
+    """
     task = source.task if isinstance(source, WithMethods) else source
     in_task = tuple(recipe.name for recipe in task.build().recipes)
     names: list[str] = []
@@ -270,7 +281,12 @@ def _methods(words: tuple[str, ...], source: TaskSource) -> tuple[str, ...]:
         if word.endswith(".py"):
             names += [recipe.name for recipe in recipes_of(find_method_file(word))]
         else:
-            names += [*GROUPS.get(word, (word,)), *(in_task if word in {"default", "all"} else ())]
+            group = GROUPS.get(word, ())
+            left_out = {name: why for name in group if (why := why_unfit(source, find_recipe(name)))}
+            for name, why in left_out.items():
+                _say(console, f"{name} is left out: {why}")
+            names += [name for name in group or (word,) if name not in left_out]
+            names += in_task if word in {"default", "all"} else ()
     return tuple(names)
 
 

@@ -16,7 +16,7 @@ from msam.errors import InvalidValueError
 from msam.training import Recipe
 from msam.training.goals import ACCURACY, CRITERIA, OWN
 from msam.training.runtime import versions
-from msam.training.source import TaskSource, describe_source
+from msam.training.source import TaskSource, describe_source, why_unfit
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,14 @@ class Grid:
     def __init__(self, plan: Plan, progress: Progress | None = None, say: Callable[[str], None] = warn) -> None:
         self.plan, self._say = plan, say
         self.task = describe_source(plan.source)
-        check_own(plan.source.build().recipes)
+        built = plan.source.build()
+        check_own(built.recipes)
+        for recipe in plan.recipes():
+            wrong = why_unfit(plan.source, recipe)
+            if wrong:
+                raise InvalidValueError(
+                    f"the method {recipe.name!r} must fit this task, found otherwise: {wrong}; leave it out"
+                )
         if plan.select_by == OWN and plan.source.build().select is None:
             raise InvalidValueError(
                 f"select_by {OWN!r} needs the task's own criterion, found none; give msam.training.Task a `select`, or "

@@ -1,7 +1,5 @@
 """A comparison of methods in a training loop of the user's own."""
 
-import hashlib
-import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +12,14 @@ from torch import Generator, nn
 from torch.optim import Optimizer
 
 from msam.balance import BalanceHook
-from msam.checks import as_count, check_callable, kind_of
+from msam.checks import as_count, as_number, check_callable, check_type, kind_of
 from msam.compare.files import make_folder
 from msam.compare.findings import Findings
+from msam.compare.fingerprint import Fingerprint
 from msam.compare.folder import ComparisonFolder
 from msam.compare.from_records import find_out
 from msam.compare.keeping import Progress, RunKeeper, warn
-from msam.compare.recipes import DEFAULT, check_own, describe_own, find_recipe, is_own
+from msam.compare.recipes import DEFAULT, RECIPES, check_own, describe_own, find_recipe, is_own
 from msam.compare.records import RunKey, settings_digest
 from msam.compare.trials import TRIALS, TUNING_SEEDS
 from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError
@@ -72,7 +71,16 @@ class Run:
 
         Returns:
             The optimizer to step with: ``optimizer.step(closure)``; plain methods return `base` itself.
+
+        Raises:
+            InvalidStateError: If it was called before.
         """
+        if self.optimizer is not None:
+            raise InvalidStateError(
+                "run.wrap makes the one optimizer of a run, found it called again; give all parameters to one base "
+                "optimizer, in groups"
+            )
+        check_type("base", base, Optimizer, "a torch.optim.Optimizer")
         scale_learning_rates(base, self.lr_factor)
         self.learning_rate = learning_rate_of(base)
         base.register_step_post_hook(self._count)
@@ -88,6 +96,9 @@ class Run:
         Args:
             closure: Of the batch.
         """
+        check_type(
+            "closure", closure, MultimodalClosure, "a msam.MultimodalClosure", remedy="balancing methods change its inputs"
+        )
         if not self.prepared:
             self._generator = Generator().manual_seed(self.seed + 1_000_003)
         self.prepared = True
@@ -98,12 +109,19 @@ class Run:
         """Refuse a run that was not the method's.
 
         Raises:
-            InvalidStateError: If `wrap` was not called, or a balancing method had no closure to change.
+            InvalidStateError: If `wrap` was not called, what it gave took no step, or a balancing method had no closure to
+                change.
         """
         if self.optimizer is None:
             raise InvalidStateError(
                 f"a training function must call run.wrap(base, model), found it did not for {self.method!r}: the run would be "
                 "one of the base optimizer; step with what it returns"
+            )
+        ours = isinstance(self.optimizer, SharpnessAware)
+        if not (self.optimizer.summary()["steps"] if isinstance(self.optimizer, SharpnessAware) else self.steps):
+            raise InvalidStateError(
+                f"a training function must step with what run.wrap returns, found that it took no step for {self.method!r}"
+                f"{', and the base ' + str(self.steps) if ours else ''}: the run would not be the method's"
             )
         if self._hooks and not self.prepared:
             raise InvalidStateError(
@@ -139,7 +157,7 @@ def compare_methods(
 
     Args:
         train_fn: Trains once: ``train_fn(run) -> (validation, test)``, each a number, larger is better, or a mapping of name ->
-            number, of which the first is compared and the others are shown. It gets its optimizer from
+            number that holds `metric`, which is compared; what else test holds is shown. It gets its optimizer from
             ``run.wrap(base, model)``, trains ``run.budget`` times its epochs, and draws all that is random from ``run.seed``.
             Where ``run.tunes``, test may be None, and is not kept.
         methods: Names of `msam.compare.RECIPES`, or recipes. ``"base"`` is always among them. Those that average weights, or
@@ -166,7 +184,7 @@ def compare_methods(
         InvalidStateError: If `train_fn` does not use the run's optimizer, or a balancing method is given no closure.
         InvalidTypeError: If it returns something else, or an argument has another type.
         InvalidValueError: If an argument is out of its range, a method is unknown or not for such loops, or `out` holds another
-            comparison: another function, by its source, or other versions.
+            comparison: another function or recipe, by source, arguments and what is closed over, or other versions.
 
     Cost: ``methods (trials tuning_seeds + seeds)`` runs, one after the other in this process.
 
@@ -193,12 +211,20 @@ def compare_methods(
     rows = _check_rows(test_rows, pool)
     for rule, count in (("seeds", seeds), ("trials", trials), ("tuning_seeds", tuning_seeds)):
         as_count(rule, count, 1)
+    for rule, text in (("name", name), ("metric", metric), ("base", base)):
+        check_type(rule, text, str, "a text")
+    if equivalence_margin is not None:
+        as_number("equivalence_margin", equivalence_margin, 0, remedy="leave it out for none")
+    if progress is not None and not (hasattr(progress, "start") and hasattr(progress, "advance")):
+        raise InvalidTypeError(f"progress must have `start` and `advance`, found {kind_of(progress)}; leave it out for none")
+    parts: list[Any] = [train_fn, *(recipe for recipe in recipes if RECIPES.get(recipe.name) is not recipe)]
+    fingerprint = Fingerprint.of(parts)
     task = {
         "name": name,
         "modalities": [],
         "metric": metric,
         "optimizer": {"name": base},
-        "train_fn_sha256": _hash_source(train_fn),
+        "train_fn_sha256": fingerprint.sha256,
         "test_rows": list(rows),
     }
     digest = settings_digest(task)
@@ -221,6 +247,11 @@ def compare_methods(
     loop = _OwnLoop(train_fn, {recipe.name: recipe for recipe in recipes}, metric, rows)
     if out is not None:
         make_folder(Path(out))
+        if fingerprint.opaque and (Path(out) / "comparison.json").exists():
+            warn(
+                f"the records in {str(out)!r} are taken for runs of this train_fn, though what it uses cannot be compared in "
+                f"full ({', '.join(fingerprint.opaque[:5])}); use another folder if that has changed"
+            )
         return _run(Path(out), comparison, loop, progress)
     with tempfile.TemporaryDirectory() as folder:
         return _run(Path(folder), comparison, loop, progress)
@@ -234,8 +265,12 @@ def _run(folder: Path, comparison: dict[str, Any], loop: "_OwnLoop", progress: P
 def _find_recipes(methods: Sequence[str | Recipe]) -> list[Recipe]:
     if isinstance(methods, str) or not isinstance(methods, Sequence):
         raise InvalidTypeError(f"methods must be names or recipes, found {methods!r}; such as ['base', 'sam']")
-    own = [method for method in methods if isinstance(method, Recipe) and is_own(method.name)]
+    for method in methods:
+        check_type("a method", method, (str, Recipe), "a name or a msam.training.Recipe")
+    own = [method for method in methods if isinstance(method, Recipe) and RECIPES.get(method.name) is not method]
     check_own(own)
+    if len({method.name for method in own}) < len(own):
+        raise InvalidValueError(f"recipes need names of their own, found {[method.name for method in own]}; rename one")
     names = [method.name if isinstance(method, Recipe) else method for method in methods]
     recipes = [find_recipe(name, own) for name in dict.fromkeys(["base", *names])]
     for recipe in recipes:
@@ -258,14 +293,6 @@ def _check_rows(test_rows: int | None, pool: int | None) -> tuple[int | None, in
     return rows, as_count("pool", pool, rows + 1, remedy="it counts all rows, those of training too")
 
 
-def _hash_source(function: TrainFunction) -> str:
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        source = repr(type(function))  # such as a function of an interactive session, or an object that can be called
-    return hashlib.sha256(source.encode()).hexdigest()
-
-
 class _OwnLoop:
     """Does runs by a function of the user's, in this process."""
 
@@ -273,6 +300,7 @@ class _OwnLoop:
         self, train_fn: TrainFunction, recipes: Mapping[str, Recipe], metric: str, rows: tuple[int | None, int | None]
     ) -> None:
         self._train, self._recipes, self._metric, self._rows = train_fn, recipes, metric, rows
+        self._names: set[str] = set()
 
     def __enter__(self) -> "_OwnLoop":
         return self
@@ -298,8 +326,8 @@ class _OwnLoop:
         validation, test = self._read(found, run)
         seconds = perf_counter() - started
         summary = run.optimizer.summary() if isinstance(run.optimizer, SharpnessAware) else {}
-        steps = max(int(summary.get("steps", run.steps)), 1)
-        passes = max(int(summary.get("passes", steps)), 1)
+        steps = int(summary.get("steps", run.steps))
+        passes = int(summary.get("passes", steps))
         goal: dict[str, Any] = {
             "name": ACCURACY,
             "selected_epoch": 0,
@@ -342,14 +370,24 @@ class _OwnLoop:
         elif test is None:
             raise InvalidTypeError(f"{rule}, found no test in a run that is reported; leave it out only where run.tunes")
         named = [self._name(part, rule) for part in (validation, test) if part is not None]
+        if test is not None:
+            self._names = self._names or set(named[1])
+            if set(named[1]) != self._names:
+                raise InvalidValueError(
+                    f"train_fn must return the same numbers for test in all runs, found {sorted(named[1])} and "
+                    f"{sorted(self._names)}"
+                )
         return named[0], named[1] if test is not None else None
 
     def _name(self, part: Any, rule: str) -> dict[str, float]:
         numbers = part if isinstance(part, Mapping) else {self._metric: part}
-        if not numbers or not all(isinstance(name, str) and isinstance(number, Real) for name, number in numbers.items()):
+        if not all(isinstance(name, str) and isinstance(number, Real) for name, number in numbers.items()):
             raise InvalidTypeError(f"{rule}, found {kind_of(part)}; use float(...)")
-        first, *rest = [(name, float(number)) for name, number in numbers.items()]
-        return {self._metric: first[1], **dict(rest)}
+        if self._metric not in numbers:
+            raise InvalidValueError(
+                f"train_fn must return the metric {self._metric!r}, found {list(numbers)}; name it so, or give metric=..."
+            )
+        return {name: float(number) for name, number in numbers.items()}
 
     def _describe(self, test: Mapping[str, float]) -> dict[str, Any]:
         rows, pool = self._rows

@@ -82,6 +82,7 @@ def _reading(name: str, label: str, **options: Any) -> Recipe:
         build_optimizer=build,
         strength=RHO,
         is_control="(control)" in label,
+        needs=("encoders",) if build.func is _wrap_blocks else (),
     )
 
 
@@ -126,12 +127,14 @@ RECIPES: dict[str, Recipe] = {
             build_hooks=_label_smoothing,
             strength=Strength("smoothing", PROBABILITY.coarse, maximum=1.0),
             is_control=True,
+            needs=("classes",),
         ),
         Recipe(
             name="base_rescaled",
             label="{base}, modalities rescaled after training (control)",
             after=fit_scales,
             is_control=True,
+            needs=("encoders",),
         ),
         Recipe(
             name="modality_dropout_always",

@@ -56,13 +56,36 @@ class Tokens(Baseline):
                 f"mapping, such as {{{name!r}: {{'ids': {token}}}}}"
             )
 
+        met: set[Any] = set()
+
         def replace(leaf: Tensor, path: Path) -> Tensor:
             if is_replaced(leaf):
                 return torch.zeros_like(leaf)
-            number = token if not isinstance(token, Mapping) else token.get(path[-1]) if path else None
-            return torch.full_like(leaf, number) if number is not None and _is_integer(leaf) else leaf
+            key = path[-1] if path else None
+            if not _is_integer(leaf) or (isinstance(token, Mapping) and key not in token):
+                return leaf
+            met.add(key)
+            number = token[key] if isinstance(token, Mapping) else token
+            known = torch.iinfo(leaf.dtype)
+            if not known.min <= number <= known.max:
+                raise InvalidValueError(
+                    f"a token must fit the integers it stands in for, found {number} for {name!r}, {leaf.dtype}; use int64 ids"
+                )
+            return torch.full_like(leaf, number)
 
-        return map_paths(replace, value)
+        found = map_paths(replace, value)
+        missed = [key for key in token if key not in met] if isinstance(token, Mapping) else []
+        if missed:
+            # What it was to stand in for would stay, and the modality would be seen where it is absent.
+            where = (
+                "a single tensor; give the token itself" if isinstance(value, Tensor) else f"{_keys(value)}; name one of these"
+            )
+            raise InvalidValueError(f"tokens must name integers of the input, found {missed} for {name!r}, which is {where}")
+        return found
+
+
+def _keys(value: Any) -> str:
+    return f"a mapping of {list(value)}" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
 def _is_integer(leaf: Tensor) -> bool:

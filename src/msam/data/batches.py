@@ -101,7 +101,19 @@ def _join(path: list[str], value: Any, others: list[Any]) -> Any:
                 raise InvalidValueError(f"all batches must hold the same, found {list(value)} and another in {_name(path)}")
         return {key: _join([*path, str(key)], item, [other[key] for other in others]) for key, item in value.items()}
 
+    kinds = {kind.__name__ for kind in map(type, [value, *others]) if not issubclass(kind, Tensor)}
+    if isinstance(value, Tensor) and kinds:
+        raise InvalidValueError(f"all batches must hold the same, found a tensor and {sorted(kinds)} in {_name(path)}")
+    lengths = {len(each) if isinstance(each, list | tuple) else None for each in (value, *others)}
+    if isinstance(value, list | tuple) and len(lengths) > 1:
+        raise InvalidValueError(f"all batches must hold the same, found lists of other lengths in {_name(path)}")
+
     def cat(*leaves: Tensor) -> Tensor:
+        if any(leaf.ndim == 0 for leaf in leaves):
+            raise InvalidValueError(
+                f"all entries of a batch must have the sample as their first axis, found a single number in {_name(path)}; "
+                "give batches of samples, or a data set"
+            )
         shapes = {tuple(leaf.shape[1:]) for leaf in leaves}
         if len(shapes) > 1:
             raise InvalidValueError(

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msam.checks import check_type
+from msam.checks import as_count, check_type
 from msam.contribution.nested import map_nested
-from msam.data.checks import is_classes
+from msam.data.checks import as_labels, is_classes
 from msam.data.sides import DisjointSets
 from msam.data.split import Split, Splits
 from msam.data.splits import draw_rows
@@ -65,7 +65,10 @@ def split_rows(
         [10, 5, 5]
     """
     check_type("the whole data set", whole, Split, "a msam.data.Split", remedy="write Split(inputs, target)")
-    target = whole.target.cpu().numpy() if isinstance(whole.target, Tensor) else np.zeros((len(whole), 2))
+    seed = as_count("seed", seed, 0)
+    if disjoint is not None:
+        check_type("disjoint", disjoint, DisjointSets, "a msam.data.DisjointSets", remedy="such as DisjointSets(seeds=10)")
+    target = _target_of(whole)
     drawn = draw_rows(
         target,
         seed,
@@ -79,10 +82,19 @@ def split_rows(
     )
     train, validation, test = (whole.rows(torch.from_numpy(side)) for side in (drawn.train, drawn.validation, drawn.test))
     if label_noise:
-        train = Split(train.inputs, torch.from_numpy(drawn.train_target), train.present, train.weights)
+        noisy = torch.from_numpy(drawn.train_target).to(train.target.dtype)
+        train = Split(train.inputs, noisy, train.present, train.weights)
     scales = _fit(train, standardise)
     scaled = [_scale(split, scales) for split in (train, validation, test)]
     return Splits(scaled[0], scaled[1], scaled[2], len(whole) if disjoint is None else None)
+
+
+def _target_of(whole: Split) -> NDArray[Any]:
+    """What rows are dealt by, if that is asked for."""
+    if not isinstance(whole.target, Tensor):
+        return np.zeros((len(whole), 2))
+    target = whole.target.detach().cpu()
+    return (target.float() if target.is_floating_point() else target).numpy()
 
 
 def _as_array(labels: Labels) -> NDArray[Any]:
@@ -101,10 +113,7 @@ def _labels(whole: Split, target: NDArray[Any], stratify: bool | Labels) -> bool
             f"stratify=True needs a target of one class per row, found {target.dtype} of shape {target.shape}; give labels, "
             "one for each row; patterns of presence are kept to without it"
         )
-    labels = target if stratify is True else _as_array(stratify)
-    if len(labels) != len(patterns):
-        raise InvalidValueError(f"stratify must be one label for each of the {len(patterns)} rows, found {len(labels)}")
-    _, numbers = np.unique(labels, return_inverse=True)
+    numbers = as_labels("stratify", target if stratify is True else _as_array(stratify), len(patterns))
     both: NDArray[Any] = numbers * (int(patterns.max()) + 1) + patterns
     return both
 
@@ -114,7 +123,7 @@ Scale = tuple[Tensor, Tensor]
 
 def _fit(train: Split, names: Sequence[str]) -> dict[str, list[Scale | None]]:
     """Mean and deviation of each leaf of each modality, over the rows that have it; None for a leaf of no real numbers."""
-    if isinstance(names, str) or not all(name in train.inputs or name == "target" for name in names):
+    if isinstance(names, str | bool) or not all(name in train.inputs or name == "target" for name in names):
         raise InvalidValueError(
             f"standardise must name modalities of {list(train.inputs)}, or 'target', found {names!r}; such as ('image',)"
         )
@@ -130,6 +139,10 @@ def _fit(train: Split, names: Sequence[str]) -> dict[str, list[Scale | None]]:
             return leaf
 
         map_nested(note, value)
+        if there is not None and not there.any():
+            raise InvalidValueError(
+                f"to standardise {name!r} training rows must have it, found none of {len(train)} that do; keep more rows"
+            )
         if not any(scales):
             raise InvalidValueError(f"to standardise {name!r} it must hold numbers of floating point, found none; leave it out")
         found[name] = scales

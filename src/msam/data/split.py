@@ -160,6 +160,10 @@ def _blank(value: Any, there: Tensor) -> Any:
     """Put zeros where rows lack a modality; integers and booleans stay, as 0 may be a token."""
 
     def blank(leaf: Tensor) -> Tensor:
+        if leaf.layout is not torch.strided:
+            raise InvalidValueError(
+                f"inputs of modalities that rows may lack must be dense, found a tensor of {leaf.layout}; use to_dense()"
+            )
         if not (leaf.is_floating_point() or leaf.is_complex()):
             return leaf
         return torch.where(there.to(leaf.device).reshape(-1, *[1] * (leaf.ndim - 1)), leaf, torch.zeros_like(leaf))

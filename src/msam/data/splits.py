@@ -295,6 +295,7 @@ def _with_noise(target: NDArray[Any], chosen: Rows, share: float, generator: np.
             )
         return clean
     noisy, classes = clean.astype(np.int64), int(target.max()) + 1
-    flipped = generator.permutation(len(noisy))[: round(share * len(noisy))]
+    labelled = np.flatnonzero(noisy >= 0)  # others are ignored, and stay so
+    flipped = labelled[generator.permutation(len(labelled))[: round(share * len(labelled))]]
     noisy[flipped] = (noisy[flipped] + generator.integers(1, classes, len(flipped))) % classes
     return noisy

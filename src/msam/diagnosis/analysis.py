@@ -87,6 +87,7 @@ def diagnose(
 
     Example:
         >>> import msam
+        >>> _ = torch.manual_seed(0)
         >>> a, b = torch.randn(200, 3), torch.randn(200, 3)
         >>> model = msam.fusion.LateFusion({"a": torch.nn.Identity(), "b": torch.nn.Identity()}, torch.nn.Linear(6, 2))
         >>> target = model({"a": a, "b": 0 * b}).argmax(1)

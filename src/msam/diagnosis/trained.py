@@ -65,7 +65,7 @@ def diagnose_task(task: Task, recipe: Recipe, seed: int = 0, *, lr_factor: float
     Cost: one training run, then as `diagnose`.
     """
     model, splits = train_model(task, recipe, seed, lr_factor=lr_factor, select_by=select_by)
-    packer = Packer()
+    packer = Packer(task.kind.parts)
     own: dict[str, Any] = {} if isinstance(task.baseline, Zeros) else {"baselines": (task.baseline,)}
     with reproducible(seed):
         return diagnose(

@@ -35,14 +35,14 @@ SOURCES = (
 """Method, publication, and arXiv number."""
 
 
-def write_page(findings: Findings | Sequence[Findings], path: Path) -> None:
+def write_page(findings: Findings | Sequence[Findings], path: Path | str) -> None:
     """Write the page, atomically.
 
     Args:
         findings: Of a comparison, or of several.
         path: Where to.
     """
-    write_text(path, render_page(findings))
+    write_text(Path(path), render_page(findings))
 
 
 def render_page(findings: Findings | Sequence[Findings]) -> str:

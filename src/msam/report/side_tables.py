@@ -64,7 +64,7 @@ def patterns_content(findings: Findings) -> TableContent | None:
         title="By the modalities that rows have",
         note=(
             f"{upper_first(units.name)}{', %' if units.percent else ''}, of the test rows that have just these modalities, "
-            "mean over seeds ± half of the 95 % interval; each split has its share of each pattern."
+            "mean over seeds ± half of the 95 % interval."
         ),
         columns=("Method", *heads),
         rows=tuple(

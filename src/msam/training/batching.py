@@ -44,7 +44,8 @@ class Batches:
         self._masks = set(self.task.modalities) - self.present
         weights = self.train.weights
         self._weights = None if weights is None else weights / weights.mean()
-        self._packer = Packer()
+        self._packer = Packer(self.task.kind.parts)
+        self._loss = self._packer.reading(self.task.loss)
         self.value = self._packer.unpacked(self.task.value)
         """The task's value of a coalition, of outputs as the closures give them."""
 
@@ -65,7 +66,7 @@ class Batches:
                 inputs = mask_inputs(inputs, self.present, task.baseline)
             target = pick_rows(train.target, index)
             options: dict[str, Any] = {"present": present, "baseline": task.baseline, "logits": self._packer.pack}
-            closure = CountedClosure(model, inputs, target, task.loss, **options)
+            closure = CountedClosure(model, inputs, target, self._loss, **options)
             for hook in self.hooks:
                 hook.prepare_(closure, self._hook_generator)
             if self._weights is not None:

@@ -13,6 +13,7 @@ from msam.contribution.nested import pick_rows
 from msam.data import Split
 from msam.training.calibration import calibrate
 from msam.training.fit import check_inputs
+from msam.training.returned import as_metric, mean_loss
 from msam.training.several import Packer
 from msam.training.task import Task
 
@@ -78,7 +79,7 @@ def evaluate(
     check_inputs(task, split.inputs)
     coalitions = list(coalitions) or all_coalitions(task.modalities)
     baseline = task.baseline.among(split.present) if split.present else task.baseline
-    packer = Packer()
+    packer = Packer(task.kind.parts)
     with evaluation_mode(model):
         inputs = mask_rows(split.inputs, split.present, baseline) if split.present else split.inputs
         packed = coalition_outputs(model, inputs, coalitions, baseline, logits=packer.pack)
@@ -86,8 +87,8 @@ def evaluate(
         values = coalition_values(packed, split.target, packer.unpacked(task.value))
         if split.present:
             values = values * _has_any(split, coalitions)
-        losses = [_mean(task.loss(output, split.target), split.weights) for output in outputs]
-        metrics = [task.metric(output, split.target) for output in outputs]
+        losses = [mean_loss(task.loss(output, split.target), len(split), split.weights) for output in outputs]
+        metrics = [as_metric(task.metric_name, task.metric(output, split.target)) for output in outputs]
         details = [_look_closer(task, output, split) for output in outputs] if detailed else []
     return Evaluation(
         dict(zip(coalitions, metrics, strict=True)),
@@ -105,14 +106,8 @@ def _has_any(split: Split, coalitions: Sequence[Coalition]) -> Tensor:
     )
 
 
-def _mean(losses: Tensor, weights: Tensor | None) -> float:
-    if weights is None:
-        return float(losses.mean())
-    return float((losses * weights).sum() / weights.sum()) if losses.ndim else float(losses)
-
-
 def _look_closer(task: Task, output: Any, split: Split) -> Details:
-    metrics = {name: float(score(output, split.target)) for name, score in task.metrics.items()}
+    metrics = {name: as_metric(name, score(output, split.target)) for name, score in task.metrics.items()}
     patterns = {}
     if split.present:
         numbers = split.pattern_of_rows()
@@ -121,4 +116,4 @@ def _look_closer(task: Task, output: Any, split: Split) -> Details:
             answers, truth = (pick_rows(each, index) for each in (output, split.target))
             (names,) = split.rows(index).patterns()
             patterns[names] = (len(index), float(task.metric(answers, truth)))
-    return Details(metrics, calibrate(output, split.target), patterns)
+    return Details(metrics, calibrate(output, split.target) if task.kind.calibrates else None, patterns)

@@ -163,7 +163,8 @@ def blamed(where: str) -> Iterator[None]:
 def _recipes_in(module: ModuleType) -> tuple[Recipe, ...]:
     one, several = getattr(module, "recipe", None), getattr(module, "recipes", ())
     found = several if isinstance(several, list | tuple) else ()
-    return tuple(each for each in (one, *found) if isinstance(each, Recipe))
+    recipes = [each for each in (one, *found) if isinstance(each, Recipe)]
+    return tuple({id(each): each for each in recipes}.values())  # `recipe` may be one of `recipes`
 
 
 @lru_cache(maxsize=8)

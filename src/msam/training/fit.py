@@ -4,19 +4,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from msam.checks import check_type
+from msam.checks import check_type, kind_of
+from msam.contribution import mask_rows
+from msam.contribution.coalitions import evaluation_mode
 from msam.contribution.late_fusion import LateFusionModel, check_names
 from msam.data import Splits
 from msam.errors import InvalidTypeError, InvalidValueError
-from msam.training.kinds import Kind
+from msam.training.kinds import KINDS, Kind
+from msam.training.recipe import Recipe
+from msam.training.returned import as_metric, mean_loss
 from msam.training.runtime import reproducible
+from msam.training.several import Packer
 from msam.training.task import Task
+
+_FEW = 8
+"""Rows on which a task is tried before anything is trained."""
 
 
 def check_task(task: Task, seed: int = 0) -> None:
-    """Load the data of one seed and build the model, and refuse what does not fit, before anything is trained.
+    """Load the data of one seed, build the model, run it on a few rows, and refuse what does not fit, before any training.
 
     A comparison does this with its first seed before it starts, and each run with the data of its own.
 
@@ -25,16 +34,49 @@ def check_task(task: Task, seed: int = 0) -> None:
         seed: Of the data and the model.
 
     Raises:
-        InvalidTypeError: If `load` or `build_model` returns something else.
-        InvalidValueError: If inputs and modalities differ, the target does not fit the loss, or the model lacks a modality.
+        InvalidTypeError: If `load`, `build_model`, the model, loss or metric returns something else.
+        InvalidValueError: If inputs and modalities differ, the target does not fit the loss, the model lacks a modality or a
+            class, or loss or value have no number for each row.
 
     Example:
         >>> from msam.training.source import DatasetSource
         >>> check_task(DatasetSource(rows=30).build())
     """
     with reproducible(seed):
-        load_splits(task, seed)
-        build_model(task)
+        splits = load_splits(task, seed)
+        with _said_of(f"task {task.name!r}, seed {seed}"):
+            _try_once(task, build_model(task), splits)
+
+
+def _try_once(task: Task, model: nn.Module, splits: Splits) -> None:
+    """Run the model on a few rows, and look at what it, loss, metric and value return."""
+    train = splits.train
+    few = train.rows(torch.arange(min(len(train), _FEW)))
+    inputs = mask_rows(few.inputs, few.present, task.baseline.among(few.present))
+    with evaluation_mode(model):
+        output = Packer(task.kind.parts).read(model(inputs))
+        if task.loss is KINDS["classification"].loss and isinstance(output, Tensor):
+            _check_outputs(output, splits)
+        mean_loss(task.loss(output, few.target), len(few))
+        as_metric(task.metric_name, task.metric(output, few.target))
+        for name, score in task.metrics.items():
+            as_metric(name, score(output, few.target))
+        value = task.value(output, few.target)
+    if not isinstance(value, Tensor) or value.shape != (len(few),):
+        raise InvalidValueError(
+            f"`value` must return one number per row, ({len(few)},), found {kind_of(value)}; do not average in it"
+        )
+
+
+def _check_outputs(output: Tensor, splits: Splits) -> None:
+    """Refuse classes without an output."""
+    targets = [split.target for split in (splits.train, splits.validation, splits.test, *splits.others.values())]
+    most = max((int(target.max()) for target in targets if not target.is_floating_point()), default=0)
+    if output.ndim == 2 and output.shape[1] > 1 and most >= output.shape[1]:
+        raise InvalidValueError(
+            f"the model must have an output for each class, found class {most} and {output.shape[1]} outputs; classes are "
+            "numbered from 0"
+        )
 
 
 def load_splits(task: Task, seed: int) -> Splits:
@@ -80,6 +122,27 @@ def build_model(task: Task) -> nn.Module:
         if isinstance(model, LateFusionModel):
             check_names(model.encoders, dict.fromkeys(task.modalities))
         return model
+
+
+def check_recipe(task: Task, recipe: Recipe, model: nn.Module) -> str:
+    """Tell why a recipe cannot be run on a task.
+
+    Args:
+        task: The task.
+        recipe: The recipe.
+        model: Of the task.
+
+    Returns:
+        The reason; empty if it can.
+    """
+    unknown = sorted((recipe.present or frozenset()) - set(task.modalities))
+    if unknown:
+        return f"it trains with {unknown}, which are no modalities of the task"
+    if "classes" in recipe.needs and task.kind.name != "classification":
+        return f"it is for one class of several a row, and the task's kind is {task.kind.name!r}"
+    if "encoders" in recipe.needs and not isinstance(model, LateFusionModel):
+        return f"it is for models with `encoders` and `fuse`, and the task's is a {type(model).__name__}"
+    return ""
 
 
 def check_inputs(task: Task, inputs: Mapping[str, Any], where: str = "") -> None:

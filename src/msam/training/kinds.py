@@ -35,6 +35,10 @@ class Kind:
     """What a coalition of modalities is worth on each sample: >= 0, and 0 for "knows nothing"."""
     probe: Probe | None = None
     """Reads a branch's features; None if that cannot be done."""
+    calibrates: bool = False
+    """Whether outputs are logits of classes, whose probabilities can be held against what is true."""
+    parts: tuple[str, ...] = ()
+    """Names of the targets, where there are several in mappings."""
     probe_name: str = "accuracy"
     """Of the number that the probe gives."""
     no_probe: str = ""
@@ -55,9 +59,20 @@ def sample_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         target: ``(B,)``, class indices; or probabilities of the classes, ``(B, C)``.
 
     Returns:
-        Shape ``(B,)``.
+        Shape ``(B,)``: 0 for rows of class -100, and the others so much larger that the mean is one over them.
+
+    Raises:
+        InvalidValueError: If there is one logit: its softmax is always 1.
     """
-    return cross_entropy(output, target, reduction="none")
+    if output.ndim == 2 and output.shape[1] == 1:
+        raise InvalidValueError(
+            f"cross-entropy needs a logit for each class, found output {tuple(output.shape)}; use kind='binary' for one logit"
+        )
+    losses = cross_entropy(output, target, reduction="none")
+    if target.is_floating_point():
+        return losses
+    ignored = int((target == IGNORED).sum())
+    return losses * (len(target) / max(len(target) - ignored, 1)) if ignored and target.ndim == 1 else losses
 
 
 def binary_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -73,11 +88,11 @@ def binary_loss(output: Tensor, target: Tensor) -> Tensor:
     Raises:
         InvalidValueError: If they hold other numbers of numbers.
     """
-    logits, truth = as_numbers(output, target)
-    if logits.shape[1] != 1:
+    if output.numel() != len(output):
         raise InvalidValueError(
             f"a binary task needs one logit per sample, found output {tuple(output.shape)}; use kind='classification' for two"
         )
+    logits, truth = as_numbers(output, target)
     return binary_cross_entropy_with_logits(logits, truth, reduction="none").squeeze(1)
 
 
@@ -166,6 +181,8 @@ def _check_class_loss(target: Any, whose: str, trains: bool) -> None:
     target = _as_tensor(target, whose)
     if target.is_floating_point() and target.ndim > 1:
         return  # probabilities of the classes
+    if target.ndim > 1 and target.shape[1:] == (1,):
+        raise InvalidValueError(f"{whose} must have one axis, found shape {tuple(target.shape)}; use target.squeeze(1)")
     if target.is_floating_point() or target.is_complex():
         raise InvalidValueError(
             f"{whose} must be classes, found {target.dtype}; use target.long() if they are, or kind='regression' of numbers"
@@ -178,7 +195,8 @@ def _check_class_loss(target: Any, whose: str, trains: bool) -> None:
 def _check_class_value(target: Any, whose: str, trains: bool) -> None:
     target = _as_tensor(target, whose)
     if target.is_floating_point() or target.is_complex():
-        raise InvalidValueError(f"{whose} must be classes, found {target.dtype}; use target.long() if they are")
+        remedy = "use target.argmax(1) of one-hot rows, or give a value and metric of your own" if target.ndim > 1 else ""
+        raise InvalidValueError(f"{whose} must be classes, found {target.dtype}; {remedy or 'use target.long() if they are'}")
     _check_classes(target, whose, trains)
 
 
@@ -261,6 +279,7 @@ CLASSIFICATION = Kind(
     metric=METRICS["classification"]["accuracy"],
     value=true_class_probability,
     probe=probe_classes,
+    calibrates=True,
     check_loss=_check_class_loss,
     check_metric=_check_class_value,
     check_value=_check_class_value,
@@ -273,6 +292,7 @@ BINARY = Kind(
     metric=METRICS["binary"]["accuracy"],
     value=true_class_probability,
     probe=probe_classes,
+    calibrates=True,
     check_loss=_check_binary,
     check_metric=_check_binary,
     check_value=_check_binary,

@@ -1,6 +1,7 @@
 """The one training loop, for all recipes."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from msam.checks import check_type
 from msam.contribution import Coalition, ContributionRule, all_coalitions
-from msam.errors import SkippedStepsWarning
+from msam.errors import InvalidValueError, SkippedStepsWarning
 from msam.optim import SharpnessAware, ShrinkageWarning
 from msam.optim.methods.contributions import ContributionMethod
 from msam.training.batching import Batches
 from msam.training.evaluation import evaluate
-from msam.training.fit import build_model, load_splits
+from msam.training.fit import build_model, check_recipe, load_splits
 from msam.training.goals import ACCURACY, CRITERIA, OWN, Goal
 from msam.training.readout import Best, Readout
 from msam.training.recipe import Recipe
@@ -58,6 +60,10 @@ def run_training(
         InvalidValueError: If the seed's data or the model do not fit the task; see `msam.training.check_task`.
     """
     started = perf_counter()
+    if final_goal not in CRITERIA and not (final_goal == OWN and task.select is not None):
+        raise InvalidValueError(
+            f"final_goal must be one of {list(CRITERIA)}, or 'task' where the task has `select`, found {final_goal!r}"
+        )
     with reproducible(seed), warnings.catch_warnings():
         # The result carries the shrinkage and the skipped steps, and the report speaks of them once for all runs.
         for known in (ShrinkageWarning, SkippedStepsWarning):
@@ -67,9 +73,15 @@ def run_training(
         base = task.build_optimizer(task.blocks(model))
         scale_learning_rates(base, lr_factor)
         rate = learning_rate_of(base)
+        wrong = check_recipe(task, recipe, model)
+        if wrong:
+            raise InvalidValueError(f"the recipe {recipe.name!r} does not fit this task: {wrong}")
         optimizer = recipe.build_optimizer(base, model, strength)
+        check_type(f"what `build_optimizer` of {recipe.name!r} returns", optimizer, Optimizer, "a torch.optim.Optimizer")
+        hooks = recipe.build_hooks(strength)
+        check_type(f"what `build_hooks` of {recipe.name!r} returns", hooks, Sequence, "a list of hooks", remedy="write [hook]")
         present: Coalition = recipe.present or frozenset(task.modalities)
-        batches = Batches(task, splits.train, present, recipe.build_hooks(strength), seed)
+        batches = Batches(task, splits.train, present, hooks, seed)
         if isinstance(optimizer, ContributionMethod) and optimizer.rule.value == ContributionRule.value:
             optimizer.use_value(batches.value)  # what the task says, where the recipe says nothing
         run = _Run(task, recipe, model, optimizer, batches, Readout(task, recipe, splits, present), rate)
@@ -108,7 +120,8 @@ class _Run:
         self.goals = [Goal(name) for name in CRITERIA]
         self.goals += [Goal(OWN, self.task.select)] if self.task.select is not None else []
         self.best = {goal.name: Best() for goal in self.goals}
-        self.full_table_every = 1 if len(names) <= 3 else 10
+        # The task's own criterion may ask for any coalition.
+        self.full_table_every = 1 if len(names) <= 3 or self.task.select is not None else 10
         self.curves = {
             "train_loss": [],
             "validation_loss": [],

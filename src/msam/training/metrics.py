@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,36 +35,36 @@ def accuracy(output: Tensor, target: Tensor) -> float:
         target: ``(B,)``, class indices; rows with -100 are left out.
 
     Returns:
-        In [0, 1]; NaN where no row is left.
+        In [0, 1]; NaN where no row is left, or an output that counts is not finite.
 
     Example:
         >>> import torch
         >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
         0.5
     """
-    return float((output.argmax(-1) == target)[target != IGNORED].double().mean())
+    if output.ndim == 1 or output.shape[-1] == 1:
+        output, target = as_classes("accuracy", output, target)
+    kept = target != IGNORED
+    if not bool(output[kept].isfinite().all()):
+        return float("nan")
+    return float((output.argmax(-1) == target)[kept].double().mean())
 
 
 def _of_classes(output: Tensor, target: Tensor) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Probabilities and classes of the rows that count; one logit becomes two classes."""
+    """Logits and classes of the rows that count; one logit becomes two classes."""
     logits, classes = as_classes("a metric of classes", output, target)
     kept = classes != IGNORED
-    return logits[kept].double().softmax(1).cpu().numpy(), classes[kept].cpu().numpy()
-
-
-def _binary_accuracy(output: Tensor, target: Tensor) -> float:
-    logits, classes = as_classes("accuracy", output, target)
-    return accuracy(logits, classes)
+    return logits[kept].double().cpu().numpy(), classes[kept].cpu().numpy()
 
 
 def _score_classes(output: Tensor, target: Tensor, *, name: str) -> float:
     """A metric of the classes that are answered."""
     from sklearn.metrics import f1_score, recall_score
 
-    probabilities, classes = _of_classes(output, target)
-    if not len(classes) or not np.isfinite(probabilities).all():
+    logits, classes = _of_classes(output, target)
+    if not len(classes) or not np.isfinite(logits).all():
         return float("nan")
-    answers = probabilities.argmax(1)
+    answers = logits.argmax(1)
     if name == "F1":
         return float(f1_score(classes, answers, zero_division=0.0))
     if name == "macro F1":
@@ -73,11 +74,17 @@ def _score_classes(output: Tensor, target: Tensor, *, name: str) -> float:
 
 
 def _rank_classes(output: Tensor, target: Tensor, *, name: str) -> float:
-    """A metric of the probabilities' order: each class against the others, averaged over the classes that can be ranked."""
-    probabilities, classes = _of_classes(output, target)
-    if probabilities.shape[1] == 2:
-        return _rank_labels(probabilities[:, 1:], (classes == 1)[:, None], name=name)
-    return _rank_labels(probabilities, classes[:, None] == np.arange(probabilities.shape[1]), name=name)
+    """A metric of the answers' order: each class against the others, averaged over the classes that can be ranked."""
+    logits, classes = _of_classes(output, target)
+    if not len(classes) or not np.isfinite(logits).all():
+        return float("nan")
+    # By the odds' logarithm: probabilities of confident models are all 1, and cannot be ranked.
+    count = logits.shape[1]
+    others = [np.logaddexp.reduce(np.delete(logits, known, 1), axis=1) for known in range(count)]
+    odds = logits - np.stack(others, 1)
+    if count == 2:
+        return _rank_labels(odds[:, 1:], (classes == 1)[:, None], name=name)
+    return _rank_labels(odds, classes[:, None] == np.arange(count), name=name)
 
 
 def _rank_labels(scores: NDArray[np.float64], truth: NDArray[np.bool_], *, name: str) -> float:
@@ -122,7 +129,9 @@ def _score_labels(output: Tensor, target: Tensor, *, name: str) -> float:
     if name == "label accuracy":
         return float((truth == answers).mean())
     if name == "macro F1":
-        return float(f1_score(truth, answers, average="macro", zero_division=0.0))
+        # Label by label: a single one would count its absence as a second class.
+        columns = range(truth.shape[1])
+        return float(np.mean([f1_score(truth[:, label], answers[:, label], zero_division=0.0) for label in columns]))
     return _rank_labels(output.double().cpu().numpy(), truth, name=name)
 
 
@@ -134,7 +143,7 @@ def as_numbers(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         target: As many numbers.
 
     Returns:
-        Both, the target as the predictions' type.
+        Both, in the wider of their types.
 
     Raises:
         InvalidValueError: If their numbers differ: broadcasting would compare all samples with all.
@@ -144,7 +153,8 @@ def as_numbers(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             f"regression needs as many predictions as target numbers, found output {tuple(output.shape)} of {output.dtype} "
             f"and target {tuple(target.shape)}; give the model one output for each target"
         )
-    return output.reshape(len(output), -1), target.to(output.dtype).reshape(len(output), -1)
+    kind = torch.promote_types(output.dtype, target.dtype)  # a target would be rounded to half precision
+    return output.to(kind).reshape(len(output), -1), target.to(kind).reshape(len(output), -1)
 
 
 def _score_numbers(output: Tensor, target: Tensor, *, name: str) -> float:
@@ -173,7 +183,7 @@ METRICS: Mapping[str, Mapping[str, Metric]] = {
         **_named(_rank_classes, _RANKED),
     },
     "binary": {
-        "accuracy": Metric("accuracy", _binary_accuracy),
+        "accuracy": Metric("accuracy", accuracy),
         **_named(_score_classes, ("balanced accuracy", "F1", "macro F1")),
         **_named(_rank_classes, _RANKED),
     },

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from msam.contribution import Coalition, mask_rows
+from msam.checks import check_type
+from msam.contribution import Coalition, all_coalitions, mask_rows
 from msam.contribution.coalitions import LateFusionModel, encode, evaluation_mode
 from msam.data import Split, Splits
 from msam.training.evaluation import Evaluation, evaluate
@@ -83,12 +84,14 @@ class Readout:
         names = self.task.modalities
         everything: Coalition = frozenset(names)
         coalitions = list(dict.fromkeys([*self.missing.values(), self.present, everything]))
+        coalitions = coalitions if goal.select is None else all_coalitions(names)
         missing = self.missing if self.present == everything else {}
 
         def validate(candidate: nn.Module) -> Evaluation:
             return evaluate(candidate, self.splits.validation, self.task, coalitions)
 
         changed = after(model, lambda candidate: goal.score(validate(candidate), self.present, missing))
+        check_type(f"what `after` of {self.recipe.name!r} returns", changed, nn.Module, "a torch.nn.Module")
         found = validate(changed)
         without = {name: found.metrics[coalition] for name, coalition in self.missing.items()}
         score = goal.score(found, self.present, missing)

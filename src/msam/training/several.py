@@ -1,6 +1,6 @@
 """Several targets at once, in mappings: of tensors for the target, and of outputs for the model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, wraps
 from statistics import fmean
@@ -66,6 +66,7 @@ def several(parts: Mapping[str, Kind | str], weights: Mapping[str, float] | None
     """
     check_type("parts", parts, Mapping, "a mapping of a target's name -> its kind", remedy="such as {'age': 'regression'}")
     kinds = {name: find_kind(kind) for name, kind in parts.items()}
+    check_type("weights", weights if weights is not None else {}, Mapping, "a mapping of a target's name -> weight")
     given = dict(weights or {})
     if not kinds or not given.keys() <= kinds.keys():
         raise InvalidValueError(
@@ -94,6 +95,7 @@ def several(parts: Mapping[str, Kind | str], weights: Mapping[str, float] | None
         shown=(*own.values(), *more) if first else tuple(more),
         value=partial(_mean_value, kinds),
         no_probe="it has several targets",
+        parts=tuple(kinds),
         check_loss=lambda target, whose, trains: _check(kinds, "check_loss", target, whose, trains),
         check_metric=lambda target, whose, trains: _check(kinds, "check_metric", target, whose, trains),
         check_value=lambda target, whose, trains: _check(kinds, "check_value", target, whose, trains),
@@ -133,7 +135,10 @@ def _check(kinds: Mapping[str, Kind], which: str, target: Any, whose: str, train
 class Packer:
     """Puts what a model returns into one tensor, which coalitions are run on, and takes it apart again.
 
-    A tensor is itself; so is ``logits`` of another output. The tensors of a mapping become columns of one.
+    A tensor is itself; of another output ``logits`` is taken. The tensors of a mapping become columns of one.
+
+    Args:
+        parts: Names of the outputs to be taken from a mapping; all, if it holds no ``logits``, where empty.
 
     Example:
         >>> packer = Packer()
@@ -142,14 +147,41 @@ class Packer:
         (torch.Size([5, 11]), torch.Size([5]))
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Sequence[str] = ()) -> None:
+        self._parts = tuple(parts)
         self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def read(self, output: Any) -> Any:
+        """Take from an output what loss, metrics and values are given.
+
+        Args:
+            output: A tensor, something with ``logits``, or a mapping of tensors, first axis the sample.
+
+        Returns:
+            A tensor, or a mapping of tensors.
+
+        Raises:
+            InvalidTypeError: If it is something else.
+        """
+        if isinstance(output, Tensor):
+            return output
+        found = None if self._parts else find_logits(output)
+        if isinstance(found, Tensor):
+            return found
+        if isinstance(output, Mapping):
+            names = [name for name in self._parts if name in output] if self._parts else list(output)
+            if names and all(isinstance(output[name], Tensor) and output[name].ndim for name in names):
+                return {name: output[name] for name in names}
+        raise InvalidTypeError(
+            "a task's model must return a tensor, something with `logits`, or a mapping of tensors, first axis the sample, "
+            f"found {_describe(output)}; change its forward, or wrap it"
+        )
 
     def pack(self, output: Any) -> Tensor:
         """Put an output into one tensor.
 
         Args:
-            output: A tensor, something with ``logits``, or a mapping of tensors, first axis the sample.
+            output: As of `read`.
 
         Returns:
             First axis the sample.
@@ -157,18 +189,11 @@ class Packer:
         Raises:
             InvalidTypeError: If it is something else.
         """
-        if isinstance(output, Tensor):
-            return output
-        found = find_logits(output)
+        found = self.read(output)
         if isinstance(found, Tensor):
             return found
-        if not isinstance(output, Mapping) or not output or not all(isinstance(part, Tensor) for part in output.values()):
-            raise InvalidTypeError(
-                f"a task's model must return a tensor, something with `logits`, or a mapping of tensors, found "
-                f"{type(output).__name__}; change its forward, or wrap it"
-            )
-        self._shapes = {name: tuple(part.shape[1:]) for name, part in output.items()}
-        return torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in output.values()], 1)
+        self._shapes = {name: tuple(part.shape[1:]) for name, part in found.items()}
+        return torch.cat([part.flatten(1) if part.ndim > 1 else part[:, None] for part in found.values()], 1)
 
     def unpack(self, packed: Tensor) -> Any:
         """Take apart what was packed last, or other rows of the same form.
@@ -177,7 +202,7 @@ class Packer:
             packed: Of `pack`.
 
         Returns:
-            As the metrics and the loss take it.
+            As of `read`.
         """
         if not self._shapes:
             return packed
@@ -200,3 +225,26 @@ class Packer:
             return function(self.unpack(packed), target)
 
         return unpacked
+
+    def reading(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """Make a function of what `read` gives one of a model's output as it is.
+
+        Args:
+            function: Of an output and a target.
+
+        Returns:
+            The function of a model's output and a target.
+        """
+
+        @wraps(function)
+        def reading(output: Any, target: Any) -> Any:
+            return function(output if isinstance(output, Tensor) else self.read(output), target)
+
+        return reading
+
+
+def _describe(output: Any) -> str:
+    if not isinstance(output, Mapping):
+        return type(output).__name__
+    shapes = {name: f"shape {tuple(part.shape)}" for name, part in output.items() if isinstance(part, Tensor)}
+    return f"{{{', '.join(f'{name!r}: {shapes.get(name, type(part).__name__)}' for name, part in output.items())}}}"

@@ -11,7 +11,9 @@ from msam.data import CATALOG, Dataset, DisjointSets, find_dataset, split_arrays
 from msam.errors import InvalidValueError
 from msam.fusion import EarlyFusion, late_fusion_mlp
 from msam.training.files import FileSource, UserFile, blamed, recipes_of
-from msam.training.fit import check_task
+from msam.training.fit import build_model, check_recipe, check_task
+from msam.training.recipe import Recipe
+from msam.training.runtime import reproducible
 from msam.training.task import Task
 
 
@@ -171,6 +173,25 @@ def describe_source(source: TaskSource) -> dict[str, Any]:
         "batch_size": task.batch_size,
         "optimizer": describe_optimizer(task),
     }
+
+
+def why_unfit(source: TaskSource, recipe: Recipe) -> str:
+    """Tell why a recipe cannot be run on a task.
+
+    Args:
+        source: Of the task.
+        recipe: The recipe.
+
+    Returns:
+        The reason; empty if it can.
+    """
+    return check_recipe(source.build(), recipe, _model_of(source)) if recipe.needs or recipe.present else ""
+
+
+@lru_cache(maxsize=8)
+def _model_of(source: TaskSource) -> nn.Module:
+    with reproducible(0), blamed(f"{source.describe()}, with the model of seed 0"):
+        return build_model(source.build())
 
 
 def _describe_kind(task: Task) -> dict[str, Any]:

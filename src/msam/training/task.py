@@ -132,7 +132,13 @@ class Task:
         object.__setattr__(self, "metric", metric.score)
         object.__setattr__(self, "metric_name", self.metric_name or metric.name)
         object.__setattr__(self, "bounded", metric.bounded)
-        object.__setattr__(self, "metrics", {name: known.score for name, known in shown.items() if name != self.metric_name})
+        clash = shown.get(self.metric_name)
+        if clash is not None and clash.score is not metric.score:
+            raise InvalidValueError(
+                f"metrics must have names of their own, found {self.metric_name!r}, that of the metric that is "
+                "compared; rename one of them"
+            )
+        object.__setattr__(self, "metrics", {name: known.score for name, known in shown.items() if known is not clash})
         for name in ("loss", "value"):
             if getattr(self, name) is _OF_KIND:
                 object.__setattr__(self, name, getattr(kind, name))
