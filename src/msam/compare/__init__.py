@@ -5,7 +5,8 @@ from msam.compare.from_records import find_out
 from msam.compare.grid import Grid, Plan
 from msam.compare.judgement import Judgement, default_margin, judge
 from msam.compare.keeping import Progress
-from msam.compare.own_loop import Run, compare_methods
+from msam.compare.own_loop import compare_methods
+from msam.compare.own_run import Run
 from msam.compare.recipes import CONTROLS, DEFAULT, RECIPES, find_recipe
 from msam.compare.statistics import Interval, holm, mean_interval
 from msam.compare.trust import pair_runs, paired_interval, why_diverged

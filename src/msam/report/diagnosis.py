@@ -48,7 +48,9 @@ def print_model_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     console.print("One model, the joint one of the first seed, looked at more closely:", style="bold", highlight=False)
     console.print(diagnosis.table())
     for sentence in diagnosis.findings():
-        console.print(Text(f"- {sentence}"))
+        # This command has trained each modality alone, and said above what that shows.
+        if not sentence.startswith("Whether a branch is starved cannot be told from this evidence"):
+            console.print(Text(f"- {sentence}"))
 
 
 def _table(findings: Findings) -> Table:
