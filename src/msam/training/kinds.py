@@ -140,6 +140,7 @@ def right_labels(output: Tensor, target: Tensor) -> Tensor:
         Shape ``(B,)``, in [0, 1].
 
     Example:
+        >>> import torch
         >>> right_labels(torch.zeros(1, 3), torch.tensor([[0, 1, 1]]))
         tensor([0.5000])
     """
@@ -161,6 +162,7 @@ class Closeness:
     Deviations: neither paper of Modality-Aware SAM or AGM has regression; this is ours.
 
     Example:
+        >>> import torch
         >>> Closeness()(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))
         tensor([1.0000, 0.1353])
     """
