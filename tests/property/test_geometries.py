@@ -1,5 +1,7 @@
 """Laws of the geometries, and of the global norm that they are given."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -95,3 +97,17 @@ def test_global_norm_of_half_precision_is_computed_in_single():
     found = global_norm(tensors)
     assert found.dtype == torch.float32
     assert float(found) == pytest.approx((4096 * 200.0**2 + 2.5) ** 0.5, rel=1e-6)
+
+
+def test_global_norm_is_double_only_where_single_precision_cannot_hold_the_sum():
+    small = [torch.full((3,), 0.25), torch.tensor([1.0])]
+    assert global_norm(small).dtype == torch.float32
+    large = [torch.tensor([3e30, 0.0]), torch.tensor([4e30])]
+    found = global_norm(large)
+    assert found.dtype == torch.float64, "finite gradients whose squares overflow"
+    assert float(found) == pytest.approx(5e30, rel=1e-6)
+    assert math.isinf(float(global_norm([torch.tensor([math.inf])]))) and math.isnan(
+        float(global_norm([torch.tensor([math.nan])]))
+    )
+    mixed = [torch.tensor([1e-12], dtype=torch.float64), torch.tensor([1.0])]
+    assert global_norm(mixed).dtype == torch.float64

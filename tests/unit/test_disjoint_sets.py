@@ -1,5 +1,6 @@
 """Training sets without a common row beside one test split, and what a comparison says of it; a control after training."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ from torch import nn
 
 from command import run
 from msam.compare.recipes import CONTROLS, RECIPES
+from msam.compare.trust import differing_rows
 from msam.data import Arrays, DisjointSets, Split, split_arrays, split_rows
 from msam.data.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidTypeError, InvalidValueError
 from msam.fusion import EarlyFusion, late_fusion_mlp
-from msam.training import run_training
+from msam.training import Task, evaluate, run_training
 from msam.training.rescaling import SCALES, Rescaled, fit_scales
 from msam.training.source import DatasetSource, describe_source
 from tasks import small_task
@@ -79,11 +81,35 @@ def test_a_comparison_on_one_test_split_says_so(tmp_path):
     said = " ".join(run("compare", *words, *few).said.split())
     assert "on this test set" in said and "on this data" not in said
     assert "All seeds have the same test split" in said
+    assert "On other rows like them, no number of seeds is sure to tell" in said and "upper bound" not in said
     assert "share 25 % of their rows" not in said and "SGD, modalities rescaled after training (control)" in said
     page = (tmp_path / "report.html").read_text()
     assert "c = 0, as all seeds have the same test split" in page
     need = run("compare", "--train-sets", "disjoint", "--methods", "base", "--in-process", code=2).said
     assert "need 2600 training rows, found 1000; use at most 76 rows" in " ".join(need.split())
+
+
+def test_the_rows_on_which_two_methods_differ_are_counted_by_hand():
+    splits = split_rows(Split({"a": torch.randn(ROWS, 3), "b": torch.randn(ROWS, 2)}, torch.arange(ROWS) % 4), 0, disjoint=SETS)
+    task = Task(
+        name="t",
+        modalities=("a", "b"),
+        load=lambda _: splits,
+        build_model=lambda: late_fusion_mlp({"a": 3, "b": 2}, 4, width=5),
+        epochs=1,
+    )
+    model = task.build_model().eval()
+    found = evaluate(model, splits.test, task, detailed=True).details[frozenset("ab")].correct
+    right = (model(splits.test.inputs).argmax(1) == splits.test.target).tolist()
+    assert [bit == "1" for bit in f"{int(found, 16):0{len(right)}b}"] == right
+    runs = [run_training(task, RECIPES[name], None, 0) for name in ("base", "base_rescaled")]
+    records = [{"method": str(place), "seed": 0, "test": run.test} for place, run in enumerate(runs)]
+    bits = [f"{int(run.test['correct'], 16):0{len(right)}b}" for run in runs]
+    wanted = sum(one != other for one, other in zip(*bits, strict=True)) / len(right)
+    assert differing_rows(records[:1], records[1:], len(right)) == pytest.approx(wanted)
+    assert differing_rows(records[:1], [{**records[1], "test": {}}], len(right)) is None
+    drawn = replace(task, load=lambda seed: split_rows(Split(splits.train.inputs, splits.train.target), seed))
+    assert "correct" not in run_training(drawn, RECIPES["base"], None, 0).test
 
 
 # -- how loud modalities are, changed after training -----------------------------------------------------------------------

@@ -415,7 +415,7 @@ def test_the_order_of_names_does_not_matter_and_other_names_do():
         ({"equivalence_margin": math.nan}, InvalidValueError),
         ({"equivalence_margin": -1}, InvalidValueError),
         ({"equivalence_margin": "x"}, InvalidTypeError),
-        ({"progress": True}, InvalidTypeError),
+        ({"progress": 3}, InvalidTypeError),
         ({"name": 3}, InvalidTypeError),
     ],
 )

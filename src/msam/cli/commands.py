@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple, TypedDict
 
 from msam.cli.options import Compare, Diagnose, Report, TaskOptions
-from msam.cli.progress import make_progress
 from msam.cli.signals import stopped
 from msam.compare import Findings, Grid, Plan, find_out
 from msam.compare.files import write_text
 from msam.compare.folder import ComparisonFolder
+from msam.compare.progress import make_progress
 from msam.compare.recipes import GROUPS, find_recipe
 from msam.compare.records import settings_digest
 from msam.data import DisjointSets

@@ -13,10 +13,12 @@ from msam.compare.folder import ComparisonFolder
 from msam.compare.from_records import find_out
 from msam.compare.keeping import Progress, RunKeeper, warn
 from msam.compare.own_run import OwnLoop, TrainFunction
+from msam.compare.progress import make_progress
 from msam.compare.recipes import DEFAULT, RECIPES, check_own, describe_own, find_recipe, is_own
 from msam.compare.records import settings_digest
 from msam.compare.trials import TRIALS, TUNING_SEEDS
 from msam.errors import InvalidTypeError, InvalidValueError
+from msam.terminal import Console
 from msam.training import Recipe
 from msam.training.goals import ACCURACY
 from msam.training.runtime import versions
@@ -37,7 +39,7 @@ def compare_methods(
     equivalence_margin: float | None = None,
     test_rows: int | None = None,
     pool: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> Findings:
     """Compare methods in a training loop of yours, by the same protocol as ``msam compare``.
 
@@ -64,7 +66,7 @@ def compare_methods(
         test_rows: Rows of a test split. Default: not known.
         pool: Rows that each seed draws a test split of its own from. Default: all seeds have the same test split, and what is
             found holds on it.
-        progress: Is told how far it is.
+        progress: Whether to show on the standard error how far it is; or who is told.
 
     Returns:
         The findings; ``msam.report.print_reports`` and ``write_page`` show them.
@@ -104,8 +106,8 @@ def compare_methods(
         check_type(rule, text, str, "a text")
     if equivalence_margin is not None:
         as_number("equivalence_margin", equivalence_margin, 0, remedy="leave it out for none")
-    if progress is not None and not (hasattr(progress, "start") and hasattr(progress, "advance")):
-        raise InvalidTypeError(f"progress must have `start` and `advance`, found {kind_of(progress)}; leave it out for none")
+    if not isinstance(progress, bool) and not (hasattr(progress, "start") and hasattr(progress, "advance")):
+        raise InvalidTypeError(f"progress must be True, False, or have `start` and `advance`, found {kind_of(progress)}")
     parts: list[Any] = [train_fn, *(recipe for recipe in recipes if RECIPES.get(recipe.name) is not recipe)]
     fingerprint = Fingerprint.of(parts)
     task = {
@@ -146,8 +148,11 @@ def compare_methods(
         return _run(Path(folder), comparison, loop, progress)
 
 
-def _run(folder: Path, comparison: dict[str, Any], loop: "OwnLoop", progress: Progress | None) -> Findings:
-    keeper = RunKeeper(ComparisonFolder(folder, warn), comparison, progress)
+def _run(folder: Path, comparison: dict[str, Any], loop: "OwnLoop", progress: Progress | bool) -> Findings:
+    if progress is True:
+        with make_progress(Console(stderr=True)) as shown:
+            return _run(folder, comparison, loop, shown)
+    keeper = RunKeeper(ComparisonFolder(folder, warn), comparison, progress or None)
     return find_out(comparison, keeper.run(loop))
 
 

@@ -6,7 +6,20 @@ from typing import Any, NoReturn
 
 from msam.compare.files import read_text
 from msam.compare.records import CHECKSUM, SCHEMA, Record, checksum, seal, settings_digest
-from msam.compare.shapes import Check, ShapeError, anything, fields, items, number, or_none, table, text, truth, whole
+from msam.compare.shapes import (
+    Check,
+    ShapeError,
+    anything,
+    fields,
+    hexadecimal,
+    items,
+    number,
+    or_none,
+    table,
+    text,
+    truth,
+    whole,
+)
 from msam.data.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidValueError
 from msam.training.goals import ACCURACY
@@ -86,7 +99,7 @@ _READ = or_none(
             "calibration": table(_maybe),
             "others": table(fields({"metric": _maybe, "loss": _maybe})),
         },
-        optional=_LATER,
+        optional={**_LATER, "correct": hexadecimal(2_000_000)},
     )
 )
 _GOAL = fields(

@@ -47,6 +47,23 @@ def text(longest: int = LONGEST_NAME) -> Check:
     return check
 
 
+def hexadecimal(longest: int) -> Check:
+    """Expect hexadecimal digits.
+
+    Args:
+        longest: How many there may be.
+
+    Returns:
+        The check.
+    """
+
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, str) or not 0 < len(value) <= longest or not set(value) <= set("0123456789abcdef"):
+            fail(where, f"at most {longest} hexadecimal digits", value)
+
+    return check
+
+
 def whole(low: int = 0, high: int = 2**53) -> Check:
     """Expect a whole number.
 

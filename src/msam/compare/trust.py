@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import nan
+from statistics import fmean
 
 from msam.compare.records import Record
 from msam.compare.statistics import UNKNOWN, Interval, mean_interval
@@ -120,6 +121,24 @@ def paired_interval(
         return UNKNOWN
     values = [as_number(pick(one)) - as_number(pick(other)) for one, other in pairs]
     return mean_interval(values, comparisons=comparisons, test_share=test_share, least=least)
+
+
+def differing_rows(first: Sequence[Record], second: Sequence[Record], rows: int) -> float | None:
+    """Tell on which share of the test rows two methods differ: one is right there, and the other wrong.
+
+    Args:
+        first: Runs of one method, one a seed, on the same test rows.
+        second: Of the other.
+        rows: How many test rows there are.
+
+    Returns:
+        The mean over seeds; None where the runs do not say which rows they answered correctly.
+    """
+    pairs = [(one["test"].get("correct"), other["test"].get("correct")) for one, other in pair_runs(first, second)]
+    known = [(one, other) for one, other in pairs if one and other]
+    if len(known) < len(pairs):
+        return None
+    return fmean((int(one, 16) ^ int(other, 16)).bit_count() / rows for one, other in known)
 
 
 def as_number(value: float | None) -> float:

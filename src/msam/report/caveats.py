@@ -6,6 +6,7 @@ from statistics import fmean
 
 from msam.compare import Findings, pair_runs
 from msam.compare.power import row_floor
+from msam.compare.trust import differing_rows
 from msam.report.doubts import tell_diverged, tell_unknown
 from msam.report.evidence import Relation, named, relate_to_base, rivals, shown_difference, spoken
 from msam.report.units import join_words, percent, units_of
@@ -90,12 +91,20 @@ def _fixed_test(findings: Findings) -> Iterator[str]:
     said = (
         "All seeds have the same test split: intervals say what training anew would give on these rows, and nothing of others."
     )
-    gaps = [method.metric.mean for method in rivals(findings) if not math.isnan(method.metric.mean)]
-    if rows is None or not units.percent or math.isnan(base) or not gaps:
+    methods = [method for method in rivals(findings) if not math.isnan(method.metric.mean)]
+    if rows is None or not units.percent or math.isnan(base) or not methods:
         yield said
         return
-    floor = max(row_floor(min(max(mean, 0.0), 1.0), base, rows, comparisons=len(gaps)) for mean in gaps)
-    yield f"{said} On other rows no number of seeds is sure to tell differences below {units.amount(floor)} (an upper bound)."
+    shares = [differing_rows(method.records, findings.base.records, rows) for method in methods]
+    floors = [
+        row_floor(min(max(method.metric.mean, 0.0), 1.0), base, rows, share, comparisons=len(methods))
+        for method, share in zip(methods, shares, strict=True)
+    ]
+    bound = " (an upper bound)" if None in shares else ""
+    yield (
+        f"{said} On other rows like them, no number of seeds is sure to tell differences below {units.amount(max(floors))}"
+        f"{bound}: that is the error of these rows."
+    )
 
 
 def _edges(findings: Findings) -> Iterator[str]:

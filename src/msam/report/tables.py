@@ -148,6 +148,9 @@ def _branches_note(findings: Findings, names: list[str]) -> str:
         )
     if findings.base.probes:
         parts.append(f"Probe: {probe_units(findings).name} of a linear model on the branch's features.")
+    else:
+        why = findings.comparison["task"].get("no_probes", "the model declares no encoders, or the target is of another kind")
+        parts.append(f"Branches are not probed: {why}.")
     if findings.alone:
         parts.append("Last row of each modality: a model that was trained with this modality only.")
     return " ".join(parts)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from msam.contribution import Coalition, all_coalitions, coalition_outputs, mask_rows, normalise_shares, shapley_values
 from msam.contribution.coalitions import coalition_values, evaluation_mode
 from msam.contribution.nested import pick_rows
+from msam.contribution.values import as_classes
 from msam.data import Split
+from msam.errors import InvalidValueError
 from msam.training.calibration import calibrate
 from msam.training.fit import check_inputs
 from msam.training.returned import as_metric, mean_loss
@@ -28,6 +30,8 @@ class Details:
     """What `calibrate` found; None where outputs are no classes' logits."""
     patterns: dict[tuple[str, ...], tuple[int, float]]
     """Modalities that rows have -> how many have just these, and the metric on them; empty where all rows have all."""
+    correct: str
+    """Which rows are answered correctly, as hexadecimal digits, the first row first; empty where answers are no classes."""
 
 
 @dataclass(frozen=True)
@@ -116,4 +120,19 @@ def _look_closer(task: Task, output: Any, split: Split) -> Details:
             answers, truth = (pick_rows(each, index) for each in (output, split.target))
             (names,) = split.rows(index).patterns()
             patterns[names] = (len(index), float(task.metric(answers, truth)))
-    return Details(metrics, calibrate(output, split.target) if task.kind.calibrates else None, patterns)
+    classes = task.kind.calibrates
+    return Details(
+        metrics, calibrate(output, split.target) if classes else None, patterns, _which(output, split.target) if classes else ""
+    )
+
+
+def _which(output: Any, target: Any) -> str:
+    """Note which rows are answered correctly; nothing where this is no classification after all."""
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or target.ndim != 1 or output.ndim > 2:
+        return ""
+    try:
+        logits, classes = as_classes("accuracy", output, target)
+    except InvalidValueError:  # a loss, metric and value of the user's own may take anything
+        return ""
+    right: list[bool] = (logits.argmax(1) == classes).tolist()
+    return f"{int(''.join('01'[bit] for bit in right), 2):0{-(-len(right) // 4)}x}"

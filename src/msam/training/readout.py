@@ -117,6 +117,8 @@ class Readout:
                 {"modalities": list(modalities), "rows": rows, "metric": finite(metric)}
                 for modalities, (rows, metric) in details.patterns.items()
             ],
+            # Only where all seeds have the same test rows can it be told on which of them two methods differ.
+            **({"correct": details.correct} if self.splits.pool is None and details.correct else {}),
         }
 
     def _probe_branches(self, model: nn.Module) -> dict[str, float | None]:
