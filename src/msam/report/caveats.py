@@ -12,6 +12,8 @@ from msam.report.evidence import Relation, named, relate_to_base, rivals, shown_
 from msam.report.units import join_words, percent, units_of
 
 FEW_SEEDS = 10
+UNSEEN = 0.05
+"""A share of second passes below which it is not worth a word that they change nothing."""
 MANY_ROWS = 5000
 """A test split of this size leaves less than 0.8 points of sampling error."""
 
@@ -33,6 +35,7 @@ def list_caveats(findings: Findings) -> tuple[str, ...]:
         _fixed_test,
         _edges,
         _monge,
+        _unperturbed,
         _equal_base,
         _last_epoch,
         _overlap,
@@ -125,6 +128,19 @@ def _monge(findings: Findings) -> Iterator[str]:
             yield (
                 f"{method.label} was {without.get(method.name, 'SAM')} in all but name here: its metric "
                 f"shortened perturbations to {method.mean_shrinkage:.3f} of their length on average."
+            )
+
+
+def _unperturbed(findings: Findings) -> Iterator[str]:
+    """Where the second pass found what the first did: gradients of exactly zero, or losses that are saturated."""
+    for method in findings.methods:
+        counts = [run["optimizer"] for run in method.records if isinstance(run["optimizer"].get("unperturbed"), int)]
+        unseen = sum(count["unperturbed"] for count in counts)
+        ascents = unseen + sum(count.get("perturbed", 0) for count in counts)
+        if unseen > UNSEEN * ascents and not method.diverged:
+            yield (
+                f"{named(method)}: {percent(unseen / ascents)} of its second passes found the gradient of the first, so that "
+                "these steps were the base optimizer's: is the loss saturated, or linear in the weights?"
             )
 
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msam.checks import check_type
 from msam.contribution import Coalition, ContributionRule, all_coalitions
-from msam.errors import InvalidValueError, SkippedStepsWarning
+from msam.errors import InvalidValueError, PerturbationWarning, SkippedStepsWarning
 from msam.optim import SharpnessAware, ShrinkageWarning
 from msam.optim.methods.contributions import ContributionMethod
 from msam.training.batching import Batches
@@ -65,8 +65,9 @@ def run_training(
             f"final_goal must be one of {list(CRITERIA)}, or 'task' where the task has `select`, found {final_goal!r}"
         )
     with reproducible(seed), warnings.catch_warnings():
-        # The result carries the shrinkage and the skipped steps, and the report speaks of them once for all runs.
-        for known in (ShrinkageWarning, SkippedStepsWarning):
+        # The result carries the shrinkage, the skipped steps, and those without a perturbation that the second pass sees; the
+        # report speaks of them once for all runs.
+        for known in (ShrinkageWarning, SkippedStepsWarning, PerturbationWarning):
             warnings.simplefilter("ignore", known)
         splits = load_splits(task, seed)
         model = build_model(task)
