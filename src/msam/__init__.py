@@ -7,6 +7,7 @@ Three lines change a training loop::
     loss = optimizer.step(closure)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from msam import combine, contribution, errors, fusion, geometry, optim
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """Load on first use what needs more than torch and numpy."""
+    if name in {"balance", "compare", "data", "report", "training"}:
+        return import_module(f"msam.{name}")
     if name == "compare_methods":
         from msam.compare import compare_methods
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from command import run
 from msam.compare.recipes import CONTROLS, RECIPES
-from msam.compare.trust import differing_rows
+from msam.compare.trust import row_spread
 from msam.data import Arrays, DisjointSets, Split, split_arrays, split_rows
 from msam.data.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidTypeError, InvalidValueError
@@ -81,7 +81,7 @@ def test_a_comparison_on_one_test_split_says_so(tmp_path):
     said = " ".join(run("compare", *words, *few).said.split())
     assert "on this test set" in said and "on this data" not in said
     assert "All seeds have the same test split" in said
-    assert "On other rows like them, no number of seeds is sure to tell" in said and "upper bound" not in said
+    assert "On other rows like them, more seeds alone are not sure to tell differences below about" in said
     assert "share 25 % of their rows" not in said and "SGD, modalities rescaled after training (control)" in said
     page = (tmp_path / "report.html").read_text()
     assert "c = 0, as all seeds have the same test split" in page
@@ -102,14 +102,36 @@ def test_the_rows_on_which_two_methods_differ_are_counted_by_hand():
     found = evaluate(model, splits.test, task, detailed=True).details[frozenset("ab")].correct
     right = (model(splits.test.inputs).argmax(1) == splits.test.target).tolist()
     assert [bit == "1" for bit in f"{int(found, 16):0{len(right)}b}"] == right
-    runs = [run_training(task, RECIPES[name], None, 0) for name in ("base", "base_rescaled")]
-    records = [{"method": str(place), "seed": 0, "test": run.test} for place, run in enumerate(runs)]
-    bits = [f"{int(run.test['correct'], 16):0{len(right)}b}" for run in runs]
-    wanted = sum(one != other for one, other in zip(*bits, strict=True)) / len(right)
-    assert differing_rows(records[:1], records[1:], len(right)) == pytest.approx(wanted)
-    assert differing_rows(records[:1], [{**records[1], "test": {}}], len(right)) is None
+    runs = {name: [run_training(task, RECIPES[name], None, seed) for seed in range(3)] for name in ("base", "base_rescaled")}
+    records = [[{"method": name, "seed": k, "test": run.test} for k, run in enumerate(each)] for name, each in runs.items()]
+    bits = [
+        np.array([[int(b) for b in f"{int(run['test']['correct'], 16):0{len(right)}b}"] for run in each]) for each in records
+    ]
+    gaps = bits[0] - bits[1]
+    wanted = max(gaps.mean(0).var(ddof=1) - gaps.var(0, ddof=1).mean() / 3, 0) / len(right)
+    assert row_spread(*records, len(right)) == pytest.approx(wanted**0.5)
+    assert row_spread(records[0], [{**record, "test": {}} for record in records[1]], len(right)) is None
+    assert row_spread(records[0][:1], records[1][:1], len(right)) is None, "one seed cannot tell rows from seeds"
     drawn = replace(task, load=lambda seed: split_rows(Split(splits.train.inputs, splits.train.target), seed))
     assert "correct" not in run_training(drawn, RECIPES["base"], None, 0).test
+
+
+def test_what_seeds_add_to_rows_is_taken_off():
+    """Two methods that are right by chance, alike on every row: rows add nothing, however often the two differ."""
+    generator = np.random.default_rng(0)
+
+    def runs(name: str, chances: np.ndarray, seeds: int = 60) -> list[dict[str, Any]]:
+        drawn = generator.random((seeds, len(chances))) < chances
+        return [
+            {"method": name, "seed": k, "test": {"correct": f"{int(''.join('01'[int(b)] for b in row), 2):x}"}}
+            for k, row in enumerate(drawn)
+        ]
+
+    alike = np.full(400, 0.87)
+    assert row_spread(runs("a", alike), runs("b", alike), 400) < 0.003
+    apart = np.where(np.arange(400) % 4 == 0, 0.2, 1.0)
+    found = row_spread(runs("a", apart), runs("b", np.ones(400)), 400)
+    assert found == pytest.approx((1 - apart).std(ddof=1) / 20, rel=0.1)
 
 
 # -- how loud modalities are, changed after training -----------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What other people bring to a task, and would get a wrong number of, or a trace from below: right, or an error of ours."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from msam.compare import Run, compare_methods
 from msam.compare.fingerprint import Fingerprint
 from msam.compare.recipes import RECIPES
 from msam.contribution import Tokens
-from msam.data import Split, split_rows
+from msam.data import Split, Splits, split_rows
 from msam.errors import InvalidTypeError, InvalidValueError, MsamWarning
 from msam.fusion import EarlyFusion, late_fusion_mlp
 from msam.training import KINDS, METRICS, Recipe, Strength, Task, check_task, evaluate, run_training, several
@@ -56,6 +56,11 @@ def test_confident_answers_are_ranked_too(name: str):
     assert METRICS["classification"][name].score(two, truth.long()) == 1.0
     many = 100 * torch.eye(3)[torch.tensor([0, 1, 2, 0])] + torch.tensor([[0.0], [1.0], [2.0], [3.0]])
     assert METRICS["classification"][name].score(many, torch.tensor([0, 1, 2, 0])) == 1.0
+
+
+def test_equal_probabilities_are_ties_also_of_several_classes():
+    logits = torch.tensor([[0.0, 1, 2], [-2, -1, 0], [0.5, 1.5, 2.5], [-1, 0, 1]])
+    assert METRICS["classification"]["AUROC"].score(logits, torch.tensor([0, 1, 2, 0])) == 0.5
 
 
 def test_half_precision_does_not_round_the_target():
@@ -331,6 +336,24 @@ class Trainer:
         return core(run, self.target)
 
 
+@dataclass
+class Settings:
+    target: float
+
+    def __call__(self, run: Run) -> tuple[float, float]:
+        return core(run, self.target)
+
+
+class Slotted:
+    __slots__ = ("target",)
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+
+    def __call__(self, run: Run) -> tuple[float, float]:
+        return core(run, self.target)
+
+
 def closing(target: float) -> Any:
     return lambda run: core(run, target)
 
@@ -338,7 +361,9 @@ def closing(target: float) -> Any:
 FEW = {"seeds": 2, "trials": 1, "tuning_seeds": 1}
 
 
-@pytest.mark.parametrize("make", [lambda t: partial(core, target=t), Trainer, closing, lambda t: Trainer(t).__call__])
+@pytest.mark.parametrize(
+    "make", [lambda t: partial(core, target=t), Trainer, Settings, Slotted, closing, lambda t: Trainer(t).__call__]
+)
 def test_another_function_does_not_get_the_records_of_one(make: Any, tmp_path):
     first = compare_methods(make(0.1), ["base"], out=tmp_path, **FEW)
     assert compare_methods(make(0.1), ["base"], out=tmp_path, **FEW).base.metric == first.base.metric
@@ -491,3 +516,59 @@ def test_a_modality_that_no_training_row_has_cannot_be_standardised():
 def test_batches_that_do_not_go_together_are_refused(batches: list[Any], words: str):
     with pytest.raises(InvalidValueError, match=words):
         Split.from_loader(batches, target="y")
+
+
+def test_the_code_of_an_object_is_part_of_what_it_is():
+    def made(number: float) -> Any:
+        @dataclass
+        class Trainer:
+            def __call__(self, run: Run) -> Any:
+                return self.train(run)
+
+            def train(self, run: Run) -> Any:
+                return core(run, number)
+
+        return Trainer()
+
+    one, other = (Fingerprint.of([made(number)]) for number in (0.1, 0.2))
+    assert one.sha256 != other.sha256 and Fingerprint.of([made(0.1)]).sha256 == one.sha256
+
+
+def test_ignored_rows_of_one_test_split_do_not_end_a_comparison():
+    target = CLASSES.clone()
+    target[:15] = -100
+    whole = whole_of(target)
+    splits = split_rows(whole, 0)
+    fixed = Splits(splits.train, splits.validation, whole.rows(torch.arange(30)), None)
+    assert "correct" not in run_training(task_of(load=lambda _: fixed), BASE, None, 0).test
+
+
+def test_names_of_modalities_may_come_from_an_iterator():
+    batches = [{"a": torch.ones(2, 1), "b": torch.ones(2, 1), "y": CLASSES[:2]}] * 3
+    assert list(Split.from_loader(batches, iter(["a"]), target="y").inputs) == ["a"]
+    with pytest.raises(InvalidTypeError, match=r"write \('ab',\)"):
+        Split.from_loader(batches, "ab", target="y")
+
+
+def test_a_score_of_the_tasks_own_is_no_percentage(tmp_path):
+    from command import run
+
+    path = tmp_path / "task.py"
+    path.write_text(
+        "import torch\nfrom msam.data import Split, split_rows\nfrom msam.fusion import late_fusion_mlp\n"
+        "from msam.training import Task\nx = torch.randn(60, 3)\nwhole = Split({'a': x, 'b': x[:, :2]}, (x[:, 0] > 0).long())\n"
+        "task = Task(name='r', modalities=('a', 'b'), epochs=1, load=lambda s: split_rows(whole, s),\n"
+        "            select=lambda found: -100 - min(found.losses.values()),\n"
+        "            build_model=lambda: late_fusion_mlp({'a': 3, 'b': 2}, 2))\n"
+    )
+    few = ("--seeds", "2", "--trials", "2", "--tuning-seeds", "1", "--select-by", "task", "--in-process")
+    run("compare", str(path), "--methods", "base", *few, "--out", str(tmp_path / "out"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "-100." in page or "-101" in page
+    assert "Score, %" not in page and "-1007" not in page
+
+
+def test_rooms_that_load_late_are_there():
+    assert (
+        msam.report.write_page and msam.training.Task and msam.compare.Plan and msam.data.Split and msam.balance.JointUnimodal
+    )

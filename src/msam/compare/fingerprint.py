@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import partial
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -66,13 +66,21 @@ def _describe(thing: Any, opaque: dict[str, None], depth: int) -> Any:
         return sorted(repr(inside(part)) for part in thing)
     if isinstance(thing, tuple):
         return [inside(part) for part in thing]
-    if is_dataclass(thing):
-        return [type(thing).__qualname__, {field.name: inside(getattr(thing, field.name)) for field in fields(thing)}]
-    call = vars(type(thing)).get("__call__")
-    if isinstance(call, FunctionType):
-        return [type(thing).__qualname__, inside(call), inside(tuple(sorted(vars(thing).items())))]
+    owner = type(thing)
+    own = [(name, part) for name, part in vars(owner).items() if isinstance(part, FunctionType)]
+    functions = [(name, part) for name, part in own if name == "__call__" or not name.startswith("__")]
+    if callable(thing) or is_dataclass(thing):
+        held = {**getattr(thing, "__dict__", {}), **{name: getattr(thing, name, None) for name in _slots(owner)}}
+        inherited = [base.__qualname__ for base in owner.__mro__[1:-1]]
+        if own and not inherited:
+            return [owner.__qualname__, inside(tuple(sorted(held.items()))), [(name, inside(part)) for name, part in functions]]
     opaque[type(thing).__name__] = None
     return type(thing).__name__
+
+
+def _slots(owner: type) -> tuple[str, ...]:
+    found = vars(owner).get("__slots__", ())
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def _cell(cell: Any) -> Any:

@@ -216,6 +216,29 @@ def row_floor(
     return _normal_shift(error_rate, power) * row_error(first, second, test_rows, differing)
 
 
+def shift_of(comparisons: int, level: float = LEVEL, power: float = POWER) -> float:
+    """Tell how many standard errors a difference must be to be told from zero with many seeds.
+
+    Args:
+        comparisons: Number of intervals that hold together, >= 1.
+        level: Of confidence, in (0, 1).
+        power: The chance, in ((1 - level) / comparisons, 1).
+
+    Returns:
+        ``z_{1 - alpha / 2} + z_power`` with ``alpha = (1 - level) / comparisons``.
+
+    Raises:
+        InvalidTypeError: If an argument is no number.
+        InvalidValueError: If one is out of its range.
+
+    Example:
+        >>> round(shift_of(1), 3)
+        2.802
+    """
+    _, error_rate = _check_design(0.0, comparisons, level, power)
+    return _normal_shift(error_rate, power)
+
+
 def power_at(shift: float, freedom: int, error_rate: float) -> float:
     r"""Compute the power of a two-sided t test: what Student's noncentral t distribution has in both tails.
 

@@ -1,8 +1,8 @@
 """Which runs a conclusion may rest on, and which runs belong together."""
 
 from collections.abc import Callable, Sequence
-from math import nan
-from statistics import fmean
+from math import nan, sqrt
+from statistics import fmean, variance
 
 from msam.compare.records import Record
 from msam.compare.statistics import UNKNOWN, Interval, mean_interval
@@ -123,8 +123,11 @@ def paired_interval(
     return mean_interval(values, comparisons=comparisons, test_share=test_share, least=least)
 
 
-def differing_rows(first: Sequence[Record], second: Sequence[Record], rows: int) -> float | None:
-    """Tell on which share of the test rows two methods differ: one is right there, and the other wrong.
+def row_spread(first: Sequence[Record], second: Sequence[Record], rows: int) -> float | None:
+    r"""Estimate how far a difference of accuracies on one test split may be from that on other rows like them.
+
+    With ``d_is`` the difference of two methods on row i with seed s, -1, 0 or 1: the variance over rows of ``mean_s d_is``,
+    less what seeds add to it, ``mean_i var_s(d_is) / S``, over the number of rows; its root is what no number of seeds removes.
 
     Args:
         first: Runs of one method, one a seed, on the same test rows.
@@ -132,13 +135,15 @@ def differing_rows(first: Sequence[Record], second: Sequence[Record], rows: int)
         rows: How many test rows there are.
 
     Returns:
-        The mean over seeds; None where the runs do not say which rows they answered correctly.
+        The standard error, >= 0; None from less than two seeds or rows, or where runs do not say which rows are right.
     """
     pairs = [(one["test"].get("correct"), other["test"].get("correct")) for one, other in pair_runs(first, second)]
-    known = [(one, other) for one, other in pairs if one and other]
-    if len(known) < len(pairs):
+    known = [(int(one, 16), int(other, 16)) for one, other in pairs if one and other]
+    if len(known) < len(pairs) or len(known) < 2 or rows < 2:
         return None
-    return fmean((int(one, 16) ^ int(other, 16)).bit_count() / rows for one, other in known)
+    table = [[(one >> place & 1) - (other >> place & 1) for one, other in known] for place in range(rows)]
+    within = fmean(variance(row) for row in table) / len(known)
+    return sqrt(max(variance([fmean(row) for row in table]) - within, 0.0) / rows)
 
 
 def as_number(value: float | None) -> float:

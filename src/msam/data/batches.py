@@ -1,6 +1,6 @@
 """Batches of other people's loaders, read into memory."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def as_batches(loader: Any) -> Iterable[Any]:
     return loader
 
 
-def read_batch(batch: Any, modalities: Iterable[str] | None, wanted: Mapping[str, str]) -> Parts:
+def read_batch(batch: Any, modalities: Sequence[str] | None, wanted: Mapping[str, str]) -> Parts:
     """Sort what a batch holds.
 
     Args:
@@ -68,7 +68,7 @@ def read_batch(batch: Any, modalities: Iterable[str] | None, wanted: Mapping[str
     return {"inputs": {name: batch[name] for name in names}, **{part: batch[name] for part, name in wanted.items()}}
 
 
-def _choose(found: Mapping[str, Any], modalities: Iterable[str] | None, others: Iterable[str]) -> list[str]:
+def _choose(found: Mapping[str, Any], modalities: Sequence[str] | None, others: Iterable[str]) -> list[str]:
     if modalities is None:
         return [name for name in found if name not in set(others)]
     chosen = list(modalities)

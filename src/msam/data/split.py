@@ -20,7 +20,7 @@ from msam.data.split_checks import (
     check_weights,
     list_parts,
 )
-from msam.errors import InvalidValueError
+from msam.errors import InvalidTypeError, InvalidValueError
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,11 @@ class Split:
             >>> split.inputs["image"].shape, split.target
             (torch.Size([2, 2]), tensor([0, 1]))
         """
+        if isinstance(modalities, str):
+            raise InvalidTypeError(f"modalities must be names, found {modalities!r}; write ({modalities!r},)")
+        chosen = None if modalities is None else list(modalities)
         wanted = {"target": target} | ({"present": present} if present else {}) | ({"weights": weights} if weights else {})
-        parts = [read_batch(batch, modalities, wanted) for batch in as_batches(loader)]
+        parts = [read_batch(batch, chosen, wanted) for batch in as_batches(loader)]
         if not parts:
             raise InvalidValueError("a split needs at least one batch, found none; look at what the loader yields")
         return cls(**join_batches(parts))

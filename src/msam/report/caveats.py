@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from msam.compare import Findings, pair_runs
-from msam.compare.power import row_floor
-from msam.compare.trust import differing_rows
+from msam.compare.power import shift_of
+from msam.compare.trust import row_spread
 from msam.report.doubts import tell_diverged, tell_unknown
 from msam.report.evidence import Relation, named, relate_to_base, rivals, shown_difference, spoken
 from msam.report.units import join_words, percent, units_of
@@ -78,7 +78,7 @@ def _test_rows(findings: Findings) -> Iterator[str]:
     rows, units = findings.test_rows, units_of(findings)
     if rows is None or rows >= MANY_ROWS:
         return
-    if not units.percent or findings.base.diverged or findings.base.unknown:
+    if units.name != "accuracy" or findings.base.diverged or findings.base.unknown:
         yield f"The test split is small: {rows} rows."
         return
     share = findings.base.metric.mean
@@ -90,24 +90,18 @@ def _fixed_test(findings: Findings) -> Iterator[str]:
     """What a single test split leaves open."""
     if not findings.has_fixed_test:
         return
-    units, rows, base = units_of(findings), findings.test_rows, findings.base.metric.mean
     said = (
         "All seeds have the same test split: intervals say what training anew would give on these rows, and nothing of others."
     )
-    methods = [method for method in rivals(findings) if not math.isnan(method.metric.mean)]
-    if rows is None or not units.percent or math.isnan(base) or not methods:
+    units, rows = units_of(findings), findings.test_rows
+    methods = [method for method in rivals(findings) if not (method.diverged or method.unknown)]
+    spreads = [] if rows is None else [row_spread(method.records, findings.base.records, rows) for method in methods]
+    known = [spread for spread in spreads if spread is not None]
+    if units.name != "accuracy" or not known or len(known) < len(methods):
         yield said
         return
-    shares = [differing_rows(method.records, findings.base.records, rows) for method in methods]
-    floors = [
-        row_floor(min(max(method.metric.mean, 0.0), 1.0), base, rows, share, comparisons=len(methods))
-        for method, share in zip(methods, shares, strict=True)
-    ]
-    bound = " (an upper bound)" if None in shares else ""
-    yield (
-        f"{said} On other rows like them, no number of seeds is sure to tell differences below {units.amount(max(floors))}"
-        f"{bound}: that is the error of these rows."
-    )
+    least = units.amount(shift_of(len(methods)) * max(known))
+    yield f"{said} On other rows like them, more seeds alone are not sure to tell differences below about {least}."
 
 
 def _edges(findings: Findings) -> Iterator[str]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from msam.compare import Findings, MethodFindings
 from msam.compare.trials import Setting
 from msam.report.drawing import INK, MODALITY_STYLES, Figure, Style, draw, label_ends, method_style
-from msam.report.units import criterion_text, percent, units_of, upper_first
+from msam.report.units import criterion_text, percent, score_units, units_of, upper_first
 
 _SIZE = (440.0, 290.0)
 _FOLLOWED = ("base", "sam", "modality_aware_sam")
@@ -111,7 +111,7 @@ def _place_of(method: MethodFindings, setting: Setting) -> float:
 
 
 def _paint_trials(axes: Axes, findings: Findings, methods: Sequence[MethodFindings]) -> None:
-    units = units_of(findings)
+    units = score_units(findings)
     low, high = _window([units.scale(value) for method in methods for value in method.tuning.trials.values()])
     axes.set_ylim(low, high)
     if all(_place_of(method, setting) > 0 for method in methods for setting in method.tuning.trials):

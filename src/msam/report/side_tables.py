@@ -5,7 +5,7 @@ import math
 from msam.compare import Findings, Interval, MethodFindings, mean_interval
 from msam.compare.trust import as_number
 from msam.report.tables import Row, TableContent
-from msam.report.units import ACCURACY, DASH, criterion_text, name_units, percent, units_of, upper_first
+from msam.report.units import ACCURACY, DASH, criterion_text, name_units, percent, score_units, units_of, upper_first
 
 _MEASURES = {"nll": "Negative log-likelihood", "brier": "Brier score", "ece": "Calibration error, %"}
 
@@ -170,7 +170,7 @@ def trials_content(findings: Findings) -> TableContent:
     Returns:
         One section per method.
     """
-    units = units_of(findings)
+    units = score_units(findings)
     rows: list[Row] = []
     starts = []
     tunings = [(method.label, method.strength_name, method.tuning) for method in findings.methods]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from msam.compare import Findings, Interval
 from msam.compare.judgement import SHARES
 from msam.training import METRICS
+from msam.training.goals import OWN
 
 DASH = "\N{EN DASH}"
 """Stands where there is no number."""
@@ -191,6 +192,18 @@ def units_of(findings: Findings) -> Units:
     """
     task = findings.comparison["task"]
     return name_units(str(task["metric"]), bounded="metric_range" in task)
+
+
+def score_units(findings: Findings) -> Units:
+    """Find how what settings were selected by is written.
+
+    Args:
+        findings: Of the comparison.
+
+    Returns:
+        The metric's units; plain numbers for the task's own criterion, which may be anything.
+    """
+    return Units("score", percent=False) if findings.select_by == OWN else units_of(findings)
 
 
 def probe_units(findings: Findings) -> Units:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from msam.contribution import Coalition, all_coalitions, coalition_outputs, mask_rows, normalise_shares, shapley_values
 from msam.contribution.coalitions import coalition_values, evaluation_mode
 from msam.contribution.nested import pick_rows
-from msam.contribution.values import as_classes
+from msam.contribution.values import IGNORED, as_classes
 from msam.data import Split
 from msam.errors import InvalidValueError
 from msam.training.calibration import calibrate
@@ -134,5 +134,7 @@ def _which(output: Any, target: Any) -> str:
         logits, classes = as_classes("accuracy", output, target)
     except InvalidValueError:  # a loss, metric and value of the user's own may take anything
         return ""
+    if bool((classes == IGNORED).any()):
+        return ""  # they are rows that nobody answers
     right: list[bool] = (logits.argmax(1) == classes).tolist()
     return f"{int(''.join('01'[bit] for bit in right), 2):0{-(-len(right) // 4)}x}"

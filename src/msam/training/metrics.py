@@ -79,9 +79,10 @@ def _rank_classes(output: Tensor, target: Tensor, *, name: str) -> float:
     if not len(classes) or not np.isfinite(logits).all():
         return float("nan")
     # By the odds' logarithm: probabilities of confident models are all 1, and cannot be ranked.
+    logits = logits - logits.max(1, keepdims=True)  # so that equal probabilities have equal odds
     count = logits.shape[1]
     others = [np.logaddexp.reduce(np.delete(logits, known, 1), axis=1) for known in range(count)]
-    odds = logits - np.stack(others, 1)
+    odds = np.round(logits - np.stack(others, 1), 9)
     if count == 2:
         return _rank_labels(odds[:, 1:], (classes == 1)[:, None], name=name)
     return _rank_labels(odds, classes[:, None] == np.arange(count), name=name)
