@@ -61,7 +61,8 @@ def test_a_file_of_methods_is_compared_resumed_and_reported_without_the_file(tmp
     assert "SGD of mine" in first.said and "share = " in first.said
     found = records_of(tmp_path / "out")
     assert {record["method"] for record in found} == {"base", "mine", "alone:zer", "alone:mor"}
-    assert {record["strength"] for record in found if record["method"] == "mine"} == {0.2, 0.1} or len(found) == 16
+    assert len(found) == 4 * (2 + 2), "two trials on one tuning seed, and two seeds that are reported"
+    assert all(0.1 <= record["strength"] <= 0.4 for record in found if record["method"] == "mine")
     assert "16 of them on disk already" in run(*words).said
     method.unlink()
     assert "SGD of mine" in run("report", str(tmp_path / "out")).said
@@ -336,5 +337,12 @@ def test_a_validation_that_is_no_number_is_a_run_that_diverged():
 
 
 def test_methods_that_are_no_optimizers_are_the_ones_that_are_refused():
-    fit = [name for name, recipe in RECIPES.items() if not recipe.average and recipe.after is None]
-    assert len(fit) >= len(RECIPES) - 2
+    refused = []
+    for name in RECIPES:
+        try:
+            quick(lambda _: 1 / 0, [name])
+        except InvalidValueError:
+            refused.append(name)
+        except ZeroDivisionError:
+            continue
+    assert refused == ["base_average", "base_rescaled"]

@@ -93,9 +93,10 @@ class DisjointSets:
 def deal_rows(labels: Rows, sizes: Sequence[int], generator: np.random.Generator) -> Rows:
     """Deal rows to sides so that each side has its share of each label.
 
-    Of a label with n rows a side of size s gets ``n s / N`` rows, rounded down or up; which of the two is chosen so that every
-    row goes somewhere and every side has exactly its size. The labels take turns in a random order, and what remains of one
-    goes to the sides that lack most rows, of these to those with the largest remainder.
+    Of a label with n rows a side of size s gets ``n s / N`` rows to within one: rounded down or up, and where that is a whole
+    number rarely one more or less, so that every row goes somewhere and every side has exactly its size. The labels take turns
+    in a random order, and what remains of one goes to the sides that lack most rows, of these to those with the largest
+    remainder.
 
     Args:
         labels: Of each of the N rows, numbered from 0.
