@@ -59,7 +59,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, split: Split, task: Task, coalitions: Sequence[Coalition] = (), *, detailed: bool = False
+    model: nn.Module, split: Split, task: Task, coalitions: Sequence[Coalition] = (), *, detailed: Coalition | None = None
 ) -> Evaluation:
     """Evaluate a model in evaluation mode, without gradient.
 
@@ -71,7 +71,8 @@ def evaluate(
         split: On which.
         task: Whose loss, metric and value.
         coalitions: Which modalities to keep; all non-empty coalitions where none are given.
-        detailed: Whether to measure further metrics, calibration, and rows by the modalities that they have, too.
+        detailed: One of the coalitions, of which further metrics, calibration, and rows by the modalities that they have are
+            measured, too; None for none.
 
     Returns:
         Metric, loss and value per coalition.
@@ -93,12 +94,12 @@ def evaluate(
             values = values * _has_any(split, coalitions)
         losses = [mean_loss(task.loss(output, split.target), len(split), split.weights) for output in outputs]
         metrics = [as_metric(task.metric_name, task.metric(output, split.target)) for output in outputs]
-        details = [_look_closer(task, output, split) for output in outputs] if detailed else []
+        closer = {} if detailed is None else {detailed: _look_closer(task, outputs[coalitions.index(detailed)], split)}
     return Evaluation(
         dict(zip(coalitions, metrics, strict=True)),
         dict(zip(coalitions, losses, strict=True)),
         dict(zip(coalitions, values.mean(1).tolist(), strict=True)),
-        dict(zip(coalitions, details, strict=False)),
+        closer,
     )
 
 

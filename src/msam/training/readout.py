@@ -63,7 +63,7 @@ class Readout:
         validation = {"metric": finite(best.metric), "loss": finite(best.loss), "without": without}
         if not reads_test:
             return {"validation": validation, "test": None, "probes": {}}
-        test = self._describe_test(evaluate(model, self.splits.test, self.task, detailed=True))
+        test = self._describe_test(evaluate(model, self.splits.test, self.task, detailed=self.present))
         test["others"] = {name: self._describe_other(model, split) for name, split in self.splits.others.items()}
         return {"validation": validation, "test": test, "probes": self._probe_branches(model)}
 
