@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import msam
 from cases import CASES, Case, methods, methods_with, sgd
@@ -487,3 +488,23 @@ def test_a_state_is_not_changed_by_steps_after_it_was_loaded(case: Case):
     after.load_state_dict(state)
     second.step(case, after, times=3)
     assert same_content(state, kept)
+
+
+@methods
+def test_a_profiler_sees_a_step_and_hooks_of_all_optimizers_run(case: Case):
+    problem = Problem()
+    optimizer = case.build(sgd(problem), rho=0.1)
+    with torch.profiler.profile() as profile:
+        problem.step(case, optimizer)
+    names = {event.key for event in profile.key_averages()}
+    assert f"Optimizer.step#{type(optimizer).__name__}.step" in names
+    seen: list[Any] = []
+    hooks = [register_optimizer_step_pre_hook(lambda found, *_: seen.append(("before", found)))]
+    hooks += [register_optimizer_step_post_hook(lambda found, *_: seen.append(("after", found)))]
+    try:
+        problem.step(case, optimizer)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert [when for when, found in seen if found is optimizer] == ["before", "after"]
+    assert [when for when, found in seen if found is optimizer.base] == ["before", "after"]

@@ -22,6 +22,7 @@ from msam.optim.engine.options import EngineOptions, make_options
 from msam.optim.engine.refusals import check_parameters, refuse_sparse
 from msam.optim.engine.scaling import Scaling
 from msam.optim.engine.split import step_in_parts
+from msam.optim.engine.step_hooks import runs_step_hooks
 from msam.optim.engine.steps import step_base, step_once, step_twice
 from msam.optim.engine.two_call import TwoCallForm
 from msam.optim.problem.batch import Batch, Closures
@@ -119,6 +120,7 @@ class SharpnessAware(LinkedOptimizer):
     @overload
     def step(self, closure: Closures, *, scaler: GradScaler | None = None) -> Tensor | float: ...
 
+    @runs_step_hooks
     @override
     def step(self, closure: Closures | None = None, *, scaler: GradScaler | None = None) -> Tensor | float | None:
         """Take one step.
