@@ -51,3 +51,7 @@ class ContributionWarning(MsamWarning):
 
 class DamagedFileWarning(MsamWarning):
     """A file that can be made again was damaged, and is made again."""
+
+
+class BalanceWarning(MsamWarning):
+    """A balancing method does not do what it is meant to, under this optimizer."""

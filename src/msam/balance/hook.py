@@ -1,4 +1,4 @@
-"""The door through which every balancing method enters the one training loop."""
+"""What a comparison asks of a recipe's hooks: the least that a method must have."""
 
 from typing import Protocol
 
@@ -8,10 +8,10 @@ from msam.optim.problem.closure import MultimodalClosure
 
 
 class BalanceHook(Protocol):
-    """A balancing method: it changes the problem of a batch before the optimizer sees it."""
+    """Something that changes the problem of a batch before the optimizer sees it; `msam.balance.Balance` is one, and more."""
 
     def prepare_(self, closure: MultimodalClosure, generator: Generator) -> None:
-        """Change a batch's closure in place: its inputs, or its penalties.
+        """Change a batch's closure in place: its inputs, its loss function, or its penalties.
 
         Args:
             closure: Of the batch at hand.

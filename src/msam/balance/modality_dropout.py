@@ -1,17 +1,16 @@
 """Modality dropout: samples lose a modality at random, so that no modality can be leaned on alone."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
+from msam.balance.base import Balance
+from msam.checks import as_number
 from msam.contribution import Baseline, find_baseline
-from msam.errors import InvalidValueError
 from msam.optim.problem.closure import MultimodalClosure
 
 
-@dataclass(frozen=True)
-class ModalityDropout:
+class ModalityDropout(Balance):
     """Mask, in each training sample and independently, every modality with a probability; never all of them.
 
     Where the draw would drop all modalities of a sample, one of them, chosen uniformly, stays.
@@ -19,8 +18,10 @@ class ModalityDropout:
     Args:
         probability: Of dropping a modality, in [0, 1]; at 1 each sample keeps one.
         baseline: What stands in for a dropped modality; the closure's own where None.
+        seed: Of what is dropped, >= 0.
 
     Raises:
+        InvalidTypeError: If an argument is of another type.
         InvalidValueError: If the probability is out of its range.
 
     Cost: none beyond the masks.
@@ -32,20 +33,16 @@ class ModalityDropout:
         ModalityDropout(probability=0.2, baseline=None)
     """
 
-    probability: float
-    baseline: Baseline | str | None = None
+    def __init__(self, probability: float, baseline: Baseline | str | None = None, *, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        self.probability = as_number("probability", probability, 0, 1, bounds="[]", remedy="use 0 to drop nothing")
+        self.baseline = baseline
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise InvalidValueError(f"probability must be in [0, 1], found {self.probability}; use 0 to drop nothing")
+    def __repr__(self) -> str:
+        return f"ModalityDropout(probability={self.probability}, baseline={self.baseline})"
 
-    def prepare_(self, closure: MultimodalClosure, generator: Generator) -> None:
-        """Mask a batch's inputs.
-
-        Args:
-            closure: Of the batch at hand; its inputs are replaced, the tensors themselves are untouched.
-            generator: Decides what is dropped.
-        """
+    @override
+    def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
         keep = self._draw(closure.samples, len(closure.modalities), generator)
         kept = {name: keep[:, index] for index, name in enumerate(closure.modalities)}
         closure.mask_(kept, closure.baseline if self.baseline is None else find_baseline(self.baseline))

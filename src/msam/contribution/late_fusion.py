@@ -93,7 +93,19 @@ def fuses_encoded(forward: Method) -> Method:
 def _is_fuse_of_encode(model: Any) -> bool:
     """Whether the model's code says so: its class's forward is marked, and nothing is put around it."""
     marked = "fuses_encoded" in getattr(getattr(type(model), "forward", None), "__dict__", {})
-    return marked and "forward" not in vars(model) and not any(vars(model).get(hooks) for hooks in _HOOKS)
+    return marked and "forward" not in vars(model) and not has_hooks(model)
+
+
+def has_hooks(module: Any) -> bool:
+    """Tell whether something is called when a module is: hooks, of forward or backward passes.
+
+    Args:
+        module: A module.
+
+    Returns:
+        Whether it has any.
+    """
+    return any(vars(module).get(hooks) for hooks in _HOOKS)
 
 
 def _keeps_its_promise(model: Any, inputs: Inputs) -> bool:

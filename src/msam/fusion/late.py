@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from typing_extensions import override
 
+from msam.contribution.late_fusion import has_hooks
 from msam.errors import InvalidValueError
 from msam.fusion.arguments import check_modules, check_sizes
 from msam.fusion.encoded import EncodedFusion
@@ -44,6 +46,35 @@ class LateFusion(EncodedFusion):
     def fuse(self, features: Mapping[str, Tensor]) -> Tensor:
         output: Tensor = self.head(torch.cat([features[name] for name in self.encoders], dim=-1))
         return output
+
+    @property
+    def splits(self) -> bool:
+        """Whether the head is linear, so that the output is a sum of one part for each modality; see `split`."""
+        return type(self.head) is nn.Linear and not has_hooks(self.head)
+
+    def split(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Map features to each modality's part of the output, ``W_m h_m + b / M``; they add up to the output.
+
+        Args:
+            features: Modality name -> feature, of all modalities.
+
+        Returns:
+            Modality name -> its part, shape ``(B, outputs)``.
+
+        Raises:
+            InvalidValueError: If the head is no ``torch.nn.Linear``.
+        """
+        head = self.head
+        if not isinstance(head, nn.Linear) or not self.splits:
+            raise InvalidValueError(
+                f"an output is a sum of the modalities' parts where the head is a torch.nn.Linear, found "
+                f"{type(head).__name__}; "
+                "use such a head"
+            )
+        names = list(self.encoders)
+        weights = head.weight.split([features[name].shape[-1] for name in names], dim=1)
+        bias = None if head.bias is None else head.bias / len(names)
+        return {name: linear(features[name], weight, bias) for name, weight in zip(names, weights, strict=True)}
 
 
 def late_fusion_mlp(sizes: Mapping[str, int], classes: int, *, width: int = 64, depth: int = 2) -> LateFusion:

@@ -152,17 +152,18 @@ class Engine:
         self.surroundings.end_first(loss, batch.models)
         return loss
 
-    def run(self, batch: Batch, weight: Tensor | float = 1.0) -> Tensor | float:
+    def run(self, batch: Batch, weight: Tensor | float = 1.0, *, again: bool = False) -> Tensor | float:
         """Run a pass, and check that it left gradients.
 
         Args:
             batch: What to solve.
             weight: Factor on the loss.
+            again: Whether this step has had a pass before.
 
         Returns:
             The loss.
         """
-        loss = batch.run(weight)
+        loss = batch.run(weight, again=again)
         self.account.counts["passes"] += len(batch.parts)
         self.check_populated()
         return loss

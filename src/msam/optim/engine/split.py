@@ -113,7 +113,7 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
         seen = measure(engine, ascent, Seen())
         engine.weights.put(first.plain)
         ascent.release()
-        with torch.enable_grad():
+        with torch.enable_grad(), batch.later_pass():
             for index, (part, weight) in enumerate(zip(batch.multimodal_parts, batch.part_weights, strict=True)):
                 part.forget()
                 if same_noise:

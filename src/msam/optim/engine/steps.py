@@ -152,7 +152,7 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
         else:
             engine.weights.clear()
         ascent.release()
-        engine.run(batch, weight)
+        engine.run(batch, weight, again=True)
     finally:
         ascent.restore_()
         batch.forget()

@@ -100,6 +100,17 @@ class ModalityShares(ContributionHooks):
         self._weights: list[Tensor] = []
         self._held: list[Tensor] = []
 
+    @override
+    def check(self, batch: Batch) -> None:
+        super().check(batch)
+        if not self.splits:
+            return
+        for balance in (balance for part in batch.multimodal_parts for balance in part.balances if balance.reshapes):
+            raise InvalidValueError(
+                f"{self._method} with per={self.reading.per!r} takes the loss in two parts, found {type(balance).__name__}, "
+                "which makes a loss or gradients of its own; use per='batch', or a method that adds to the loss or masks inputs"
+            )
+
     # -- the shares of a step --------------------------------------------------------------------------------------------
 
     @override

@@ -73,7 +73,7 @@ def run_fused(
     passes = int(features is None)
     with statistics_held(module, spared=() if passes else model.encoders.values()):
         features = features if features is not None else encode(model, inputs)
-        absent = _encode_absent(model, module, inputs, features, coalitions, baseline)
+        absent = encode_absent(model, module, inputs, features, coalitions, baseline)
         outputs = [
             model.fuse({name: feature if name in coalition else absent[name] for name, feature in features.items()})
             for coalition in coalitions
@@ -81,7 +81,7 @@ def run_fused(
     return Alone(outputs, passes)
 
 
-def _encode_absent(
+def encode_absent(
     model: LateFusionModel,
     module: nn.Module | None,
     inputs: Inputs,
@@ -89,7 +89,19 @@ def _encode_absent(
     coalitions: Sequence[Coalition],
     baseline: Baseline,
 ) -> dict[str, Tensor]:
-    """Encode stand-ins in evaluation mode: zeros in training mode would be a batch without variance to BatchNorm."""
+    """Encode stand-ins in evaluation mode: zeros in training mode would be a batch without variance to BatchNorm.
+
+    Args:
+        model: A declared late-fusion model.
+        module: Behind it; None where it is none, and has no mode.
+        inputs: Modality name -> input.
+        features: Modality name -> feature of the present modality.
+        coalitions: Which are asked for.
+        baseline: What stands in for an absent modality.
+
+    Returns:
+        Name of each modality that some coalition is without -> feature, detached unless what stands in is learned.
+    """
     learned = {name for name, value in inputs.items() if _is_learned(baseline, name, value)}
     with evaluation_mode(module, gradient=bool(learned)):
         absent = absent_features(model, inputs, features, coalitions, baseline)

@@ -1,6 +1,6 @@
 """Checks of what a closure is made from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -8,6 +8,7 @@ from torch import nn
 from msam.checks import check_callable, check_type, kind_of
 from msam.contribution.nested import list_leaves
 from msam.errors import InvalidTypeError, InvalidValueError
+from msam.optim.problem.balancing import Balancing
 
 
 def check_parts(
@@ -92,3 +93,25 @@ def check_call(model: Any, batch: Any, modalities: Any, *, loss: Any, target: An
             f"embeddings[{name!r}]", module, nn.Module, "a torch.nn.Module", remedy="such as model.get_input_embeddings()"
         )
     check_type("samples_of", samples_of, Mapping | None, "a mapping of key -> sample numbers")  # type: ignore[arg-type]
+
+
+def check_balance(balance: Any) -> list[Balancing]:
+    """Refuse what is no balancing method.
+
+    Args:
+        balance: One, or a sequence of them.
+
+    Returns:
+        A list of them.
+
+    Raises:
+        InvalidTypeError: If something in it is none.
+    """
+    found = list(balance) if isinstance(balance, Sequence) and not isinstance(balance, str) else [balance]
+    for method in found:
+        if isinstance(method, type) or not callable(getattr(method, "attach_", None)):
+            raise InvalidTypeError(
+                f"balance must be a msam.balance.Balance, or several, found {kind_of(method)}; such as "
+                "msam.balance.JointUnimodal(0.3), or a subclass of your own"
+            )
+    return found

@@ -1,6 +1,7 @@
 """What a step is asked to solve: one closure, or a sequence of micro-batch closures, seen as one pass to run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
@@ -82,15 +83,36 @@ class Batch:
         """Whether the closure is meant to zero gradients, as torch's convention has it, and not the engine."""
         return not self.is_sequence and not self.is_multimodal
 
-    def run(self, weight: Tensor | float = 1.0) -> Tensor | float:
+    def run(self, weight: Tensor | float = 1.0, *, again: bool = False) -> Tensor | float:
         """Run forward and backward of every part; gradients accumulate.
 
         Args:
             weight: Factor on the loss; other than 1 for multimodal parts only.
+            again: Whether this step has had a pass before.
 
         Returns:
             The loss as the closure returned it; for a sequence the sum, weighed where the parts are.
         """
+        with self.later_pass() if again else nullcontext():
+            return self._run(weight)
+
+    @contextmanager
+    def later_pass(self) -> Iterator[None]:
+        """Tell the parts that their passes are later ones of the same step, for balancing methods.
+
+        Yields:
+            Nothing.
+        """
+        told = [part for part in self.parts if isinstance(part, MultimodalClosure) and part.balances]
+        for part in told:
+            part.again = True
+        try:
+            yield
+        finally:
+            for part in told:
+                part.again = False
+
+    def _run(self, weight: Tensor | float) -> Tensor | float:
         if len(self.parts) == 1:
             return self._run_part(self.parts[0], weight)
         pairs = zip(self.parts, self.part_weights, strict=True)

@@ -27,7 +27,7 @@ def collect_blocks(blocks: Mapping[str, Block], parameters: Iterable[Tensor]) ->
     """
     check_type("blocks", blocks, Mapping, "a mapping of modality name -> module, parameter or several of them")
     known = set(parameters)
-    found = {name: {p for p in _parameters_of(name, block) if p.requires_grad} for name, block in blocks.items()}
+    found = {name: {p for p in list_parameters(name, block) if p.requires_grad} for name, block in blocks.items()}
     for name, block in found.items():
         if not block & known:
             raise InvalidValueError(
@@ -37,11 +37,23 @@ def collect_blocks(blocks: Mapping[str, Block], parameters: Iterable[Tensor]) ->
     return {name: block & known for name, block in found.items()}
 
 
-def _parameters_of(name: str, block: Block) -> Iterable[Tensor]:
+def list_parameters(name: str, block: Block) -> Iterable[Tensor]:
+    """List the parameters of a block, frozen ones too.
+
+    Args:
+        name: Of the modality, for messages.
+        block: Its block.
+
+    Returns:
+        Its parameters.
+
+    Raises:
+        InvalidValueError: If something in it is neither a module nor a tensor.
+    """
     if isinstance(block, nn.Module):
         return block.parameters()
     if isinstance(block, Tensor):
         return [block]
     if isinstance(block, str) or not isinstance(block, Iterable):
         raise InvalidValueError(f"a block must be a module, a parameter or several of them, found {block!r} for {name!r}")
-    return [parameter for part in block for parameter in _parameters_of(name, part)]
+    return [parameter for part in block for parameter in list_parameters(name, part)]

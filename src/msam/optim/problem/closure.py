@@ -1,6 +1,7 @@
 """The problem of one mini-batch: a closure that can also be asked what each coalition of modalities would say."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
@@ -9,7 +10,8 @@ from msam.checks import as_number, check_choice
 from msam.contribution.baselines import Baseline, find_baseline
 from msam.contribution.coalitions import Forward, Inputs
 from msam.contribution.outputs import Logits
-from msam.optim.problem.arguments import check_call, check_parts
+from msam.optim.problem.arguments import check_balance, check_call, check_parts
+from msam.optim.problem.balancing import Backward, Balancing
 from msam.optim.problem.coalition_batch import CoalitionBatch
 from msam.optim.problem.from_batch import BatchLoss, ModelCall
 from msam.optim.problem.inputs import BatchInputs
@@ -46,6 +48,7 @@ class MultimodalClosure(CoalitionBatch):
         count: Weight of this micro-batch beside others: how many samples, or tokens, its mean loss averages over, > 0. Default:
             the samples of `target`.
         reduction: Whether losses of micro-batches are averaged by their weights, ``"mean"``, or added up, ``"sum"``.
+        balance: A balancing method, or several, which act in this order; see `msam.balance`.
 
     Raises:
         InvalidTypeError: If an argument is of another type.
@@ -77,6 +80,7 @@ class MultimodalClosure(CoalitionBatch):
         logits: Logits | None = None,
         count: float | None = None,
         reduction: Reduction = "mean",
+        balance: Balancing | Sequence[Balancing] = (),
     ) -> None:
         check_parts(forward, inputs, target, loss_fn, model=model, present=present, templates=templates, logits=logits)
         check_choice("reduction", reduction, get_args(Reduction))
@@ -89,6 +93,14 @@ class MultimodalClosure(CoalitionBatch):
         """What becomes of the losses of several micro-batches."""
         self.penalties: list[Callable[[MultimodalClosure], Tensor]] = []
         """Terms that are added to the loss, each from this closure to a 0-d tensor. Balancing methods put theirs here."""
+        self.balances: list[Balancing] = []
+        """The balancing methods that take part."""
+        self.again = False
+        """Whether the pass at hand is a later one of the same step, as the second of SAM's; set by who takes the step."""
+        self.notes: dict[object, Any] = {}
+        """What a balancing method found in the step's first pass; shared with closures `with_mask`."""
+        for method in check_balance(balance):
+            method.attach_(self)
 
     @classmethod
     def from_batch(
@@ -106,6 +118,7 @@ class MultimodalClosure(CoalitionBatch):
         baseline: Baseline | str = "zeros",
         count: float | None = None,
         reduction: Reduction = "mean",
+        balance: Balancing | Sequence[Balancing] = (),
     ) -> "MultimodalClosure":
         """Make a closure for a model that is called as ``model(**batch)``, as those of Hugging Face are.
 
@@ -133,6 +146,7 @@ class MultimodalClosure(CoalitionBatch):
             baseline: As in the class. One that is neither ``"zeros"`` nor ``"shuffled"`` leaves embeddings zeros.
             count: As in the class.
             reduction: As in the class.
+            balance: As in the class.
 
         Returns:
             The closure. Its `inputs` hold what is masked: a modality's tensor, or its tensors by key if it has several;
@@ -151,7 +165,7 @@ class MultimodalClosure(CoalitionBatch):
         check_call(model, batch, modalities, loss=loss, target=target, embeddings=embeddings, samples_of=samples_of)
         parts: dict[str, Any] = {"embeddings": embeddings or {}, "samples_of": samples_of or {}}
         call = ModelCall(model, batch, modalities, loss=loss, target=target, **parts)
-        options: dict[str, Any] = {"logits": logits, "count": count, "reduction": reduction}
+        options: dict[str, Any] = {"logits": logits, "count": count, "reduction": reduction, "balance": balance}
         adapted, module = call.adapt(find_baseline(baseline)), module_behind(model)
         return cls(call, call.inputs, call.target, call.loss, model=module, present=present, baseline=adapted, **options)
 
@@ -165,10 +179,10 @@ class MultimodalClosure(CoalitionBatch):
             The loss, detached, 0-d.
         """
         loss = self.loss()
-        if isinstance(weight, Tensor):
-            loss.backward(weight.to(loss))
-        else:
-            (loss if weight == 1.0 else loss * weight).backward()
+        run: Backward = partial(_go_back, loss, weight)
+        for balance in self.balances:
+            run = partial(balance.backward, self, run, weight)
+        run()
         self.detach_()
         return loss.detach()
 
@@ -176,10 +190,12 @@ class MultimodalClosure(CoalitionBatch):
         """Run the forward pass and remember what contributions can reuse.
 
         Returns:
-            The loss with its graph, 0-d, penalties included.
+            The loss with its graph, 0-d, penalties included, and what balancing methods make of it.
         """
         losses = self.losses()
         loss = losses.mean() if losses.ndim else losses
+        for balance in self.balances:
+            loss = balance.loss(self, loss)
         return loss + self.penalty() if self.penalties else loss
 
     def losses(self) -> Tensor:
@@ -188,9 +204,14 @@ class MultimodalClosure(CoalitionBatch):
         Returns:
             What the loss function returns, with its graph and without penalties.
         """
-        output = self._passes.train(self.inputs)
+        output = self._passes.train(self.inputs, self._through if self.balances else None)
         self._evaluations[0] += 1
         return self.loss_fn(output, self.target)
+
+    def _through(self, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        for balance in self.balances:
+            features = balance.features(self, features)
+        return features
 
     def penalty(self) -> Tensor | float:
         """Evaluate the penalties.
@@ -199,3 +220,10 @@ class MultimodalClosure(CoalitionBatch):
             Their sum, with its graph; 0 if there are none.
         """
         return sum((penalty(self) for penalty in self.penalties), start=0.0)
+
+
+def _go_back(loss: Tensor, weight: Tensor | float, *, retain_graph: bool = False) -> None:
+    if isinstance(weight, Tensor):
+        loss.backward(weight.to(loss), retain_graph=retain_graph)
+    else:
+        (loss if weight == 1.0 else loss * weight).backward(retain_graph=retain_graph)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msam.contribution.baselines import Baseline, find_baseline
-from msam.contribution.coalitions import Coalition, Forward, Inputs, all_coalitions, coalition_values
+from msam.contribution.coalitions import Coalition, Forward, Inputs, LateFusionModel, all_coalitions, coalition_values
 from msam.contribution.nested import first_leaf, take_rows
 from msam.contribution.values import ValueFunction
 from msam.optim.problem.inputs import BatchInputs
@@ -54,6 +54,21 @@ class CoalitionBatch:
     def model(self) -> nn.Module | None:
         """What is put into evaluation mode during coalition passes."""
         return self._passes.model
+
+    @property
+    def output(self) -> Any:
+        """What the model gave in the training pass, with its graph; None before it, and after `detach_`."""
+        return self._passes.output
+
+    @property
+    def features(self) -> dict[str, Tensor] | None:
+        """Modality name -> feature of the training pass; None before it, and of a model that is run as a whole."""
+        return self._passes.features
+
+    @property
+    def late_fusion(self) -> LateFusionModel | None:
+        """The model, if it is run through its encoders; else None."""
+        return self._passes.late_fusion(self.inputs)
 
     @property
     def samples(self) -> int:
@@ -152,7 +167,7 @@ class CoalitionBatch:
             The mean loss with its graph, 0-d.
         """
         self._evaluations[0] += 1
-        return self._mean_loss(self._passes.masked(inputs))
+        return self.mean_loss(self._passes.masked(inputs))
 
     def coalition_losses(self, coalitions: Sequence[Coalition], *, baseline: Baseline | None = None) -> list[Tensor]:
         """Evaluate the loss of coalitions of modalities in training mode, for penalties: what each would answer on its own.
@@ -176,12 +191,56 @@ class CoalitionBatch:
         Cost: under late fusion K passes of the head, and one row per encoder where all samples have the same stand-in, else
         one pass in evaluation mode; any other model K forward-backward passes.
         """
-        baseline = baseline if baseline is not None else self.baseline
-        found = self._passes.train_coalitions(self.inputs, coalitions, baseline, present=self.present)
-        self._evaluations[0] += found.passes
-        return [self._mean_loss(output) for output in found.outputs]
+        return [self.mean_loss(output) for output in self.train_coalitions(coalitions, baseline=baseline)]
 
-    def _mean_loss(self, output: Tensor) -> Tensor:
+    def train_coalitions(
+        self,
+        coalitions: Sequence[Coalition],
+        *,
+        baseline: Baseline | None = None,
+        features: Mapping[str, Tensor] | None = None,
+    ) -> list[Any]:
+        """Run coalitions of modalities in training mode, as `coalition_losses` does, and return what the model gives.
+
+        Args:
+            coalitions: K of them.
+            baseline: What stands in for an absent modality; the closure's own where None.
+            features: Modality name -> feature, in place of those of the training pass; late fusion only.
+
+        Returns:
+            K outputs with their graphs.
+        """
+        baseline = baseline if baseline is not None else self.baseline
+        options: dict[str, Any] = {"present": self.present, "features": features}
+        found = self._passes.train_coalitions(self.inputs, coalitions, baseline, **options)
+        self._evaluations[0] += found.passes
+        return found.outputs
+
+    def absent_features(self, names: Sequence[str] | None = None, *, baseline: Baseline | None = None) -> dict[str, Tensor]:
+        """Encode what stands in for modalities, of late fusion, after the forward pass of the loss.
+
+        They are encoded in evaluation mode and detached, unless what stands in is learned.
+
+        Args:
+            names: Which; all where None.
+            baseline: What stands in; the closure's own where None.
+
+        Returns:
+            Modality name -> feature, of the shape of that at hand.
+        """
+        names = self.modalities if names is None else names
+        baseline = baseline if baseline is not None else self.baseline
+        return self._passes.absent_features(self.inputs, baseline, names=names, present=self.present)
+
+    def mean_loss(self, output: Any) -> Tensor:
+        """Evaluate the loss of an output for this batch's target.
+
+        Args:
+            output: As the model gives it.
+
+        Returns:
+            The mean over samples, 0-d.
+        """
         loss = self.loss_fn(output, self.target)
         return loss.mean() if loss.ndim else loss
 

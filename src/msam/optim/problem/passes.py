@@ -25,11 +25,15 @@ from msam.contribution.nested import first_leaf, take_rows
 from msam.contribution.outputs import Logits, find_logits
 from msam.contribution.statistics import statistics_held
 from msam.errors import InvalidValueError
-from msam.optim.problem.alone import Alone, run_fused, run_masked
+from msam.optim.problem.alone import Alone, encode_absent, run_fused, run_masked
 from msam.optim.problem.from_batch import ModelCall
 
 LossFunction = Callable[[Any, Any], Tensor]
 """``loss_fn(output, target)``: a mean (0-d) or per-sample losses, which are averaged."""
+
+
+Through = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""From features to features."""
 
 
 class Passes:
@@ -49,35 +53,35 @@ class Passes:
         self._logits = logits
         self._features: dict[str, Tensor] | None = None
         self._output: Tensor | None = None
+        self._whole: Any = None
         self._has_graph = False
 
-    def train(self, inputs: Inputs) -> Any:
+    def train(self, inputs: Inputs, through: Through | None = None) -> Any:
         """Run the forward pass and remember what contributions can reuse.
 
         Args:
             inputs: Modality name -> input.
+            through: From the features of late fusion to what the head is run on; None for the same.
 
         Returns:
             The model's output, with its graph.
         """
-        model = self._late_fusion(inputs)
+        model = self.late_fusion(inputs)
         self._has_graph = torch.is_grad_enabled()
         if model is not None:
             self._features = encode(model, inputs)
-            output: Any = model.fuse(self._features)
+            output: Any = model.fuse(self._features if through is None else through(self._features))
         else:
             output = self.forward(inputs)
+        self._whole = output
         # A fused loss may come without logits; if contributions need them, their own passes say so.
         found = (self._logits or find_logits)(output)
         self._output = found if isinstance(found, Tensor) else None
         return output
 
-    def _late_fusion(self, inputs: Inputs) -> LateFusionModel | None:
-        return as_late_fusion(self.forward, inputs) if self.call is None else None
-
     def detach_(self) -> None:
         """Let go of the graph of what contributions could reuse."""
-        self._has_graph = False
+        self._has_graph, self._whole = False, None
         if self._features is not None:
             self._features = {name: feature.detach() for name, feature in self._features.items()}
         if self._output is not None:
@@ -85,7 +89,28 @@ class Passes:
 
     def forget(self) -> None:
         """Drop what contributions could reuse, because the weights or the inputs have changed since."""
-        self._features = self._output = None
+        self._features = self._output = self._whole = None
+
+    @property
+    def output(self) -> Any:
+        """What the model gave in the training pass, with its graph, until `detach_`; None without one."""
+        return self._whole
+
+    @property
+    def features(self) -> dict[str, Tensor] | None:
+        """Modality name -> feature of the training pass; None if there was none, or the model is run as a whole."""
+        return self._features
+
+    def late_fusion(self, inputs: Inputs) -> LateFusionModel | None:
+        """Tell whether the model is run through its encoders.
+
+        Args:
+            inputs: Modality name -> input.
+
+        Returns:
+            The model, or None.
+        """
+        return as_late_fusion(self.forward, inputs) if self.call is None else None
 
     def masked(self, inputs: Inputs) -> Any:
         """Run the forward pass on other inputs of the batch, with running statistics held.
@@ -100,7 +125,13 @@ class Passes:
             return self.forward(inputs)
 
     def train_coalitions(
-        self, inputs: Inputs, coalitions: Sequence[Coalition], baseline: Baseline, *, present: Mapping[str, Tensor]
+        self,
+        inputs: Inputs,
+        coalitions: Sequence[Coalition],
+        baseline: Baseline,
+        *,
+        present: Mapping[str, Tensor],
+        features: Mapping[str, Tensor] | None = None,
     ) -> Alone:
         """Run coalitions in training mode, for losses of their own, with running statistics held.
 
@@ -109,16 +140,39 @@ class Passes:
             coalitions: K of them.
             baseline: What stands in for an absent modality.
             present: Modality name -> which samples have it, shape ``(B,)``.
+            features: Of late fusion, in place of those of the training pass.
 
         Returns:
             Their outputs.
         """
         baseline = _among(self.adapt(baseline), present, None)
-        model = self._late_fusion(inputs)
+        model = self.late_fusion(inputs)
         if model is None:
             return run_masked(self.masked, inputs, coalitions, baseline)
-        features = self._features if self._has_graph or not torch.is_grad_enabled() else None
+        if features is None:
+            features = self._features if self._has_graph or not torch.is_grad_enabled() else None
         return run_fused(model, self.model, inputs, features, coalitions, baseline)
+
+    def absent_features(
+        self, inputs: Inputs, baseline: Baseline, *, names: Sequence[str], present: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Encode what stands in for modalities, of late fusion, after a training pass.
+
+        Args:
+            inputs: Modality name -> input, of the whole batch.
+            baseline: What stands in for an absent modality.
+            names: Which.
+            present: Modality name -> which samples have it, shape ``(B,)``.
+
+        Returns:
+            Modality name -> feature.
+        """
+        model, features = self.late_fusion(inputs), self._features
+        assert model is not None, "of late fusion only"
+        assert features is not None, "a training pass has run"
+        rest = frozenset(inputs) - set(names)
+        chosen = {name: features[name] for name in names}
+        return encode_absent(model, self.model, inputs, chosen, [rest], _among(self.adapt(baseline), present, None))
 
     def adapt(self, baseline: Baseline) -> Baseline:
         """Let a baseline stand in for these inputs.
@@ -156,7 +210,7 @@ class Passes:
         """
         baseline = self.adapt(baseline)
         with evaluation_mode(self.model, gradient=gradient):
-            model = self._late_fusion(inputs)
+            model = self.late_fusion(inputs)
             if model is not None:
                 outputs = self._fuse(model, inputs, coalitions, _among(baseline, present, samples), samples)
             else:

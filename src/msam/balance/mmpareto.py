@@ -1,0 +1,153 @@
+"""MMPareto: where an encoder's joint and unimodal gradients conflict, it takes a direction that serves both."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Generator, Tensor, nn
+from typing_extensions import override
+
+from msam.balance.alone import unimodal_losses
+from msam.balance.base import Balance
+from msam.balance.blocks import Gradients, collect_encoders, own_gradients, take_gradients
+from msam.checks import as_number
+from msam.errors import InvalidStateError
+from msam.optim.problem.balancing import Backward
+from msam.optim.problem.blocks import Block
+from msam.optim.problem.closure import MultimodalClosure
+
+
+class MMPareto(Balance):
+    r"""Pareto integration of each encoder's joint and unimodal gradients, with its length restored.
+
+    Equation: for encoder m, with ``g`` the gradient of L and ``u`` that of ``sum_k L_k``, over all its tensors::
+
+        cos(g, u) > 0:  n = g + u
+        else:           n = 2 (a g + (1 - a) u),  a = clip(u.(u - g) / ||g - u||^2, 0, 1)    the shortest of their mixtures
+        gradient:       scale n_t max(1, ||g_t + u_t|| / ||n_t||),  tensor by tensor
+
+    All that is no encoder has the plain gradient of ``L + sum_k L_k``. L_k is the loss where the other modalities are absent,
+    as in `msam.balance.JointUnimodal`; under late fusion ``u`` is the gradient of L_m alone. Without a conflict it is exactly
+    joint + unimodal losses with the encoders' gradients times `scale`.
+
+    Args:
+        model: With ``encoders``, unless there are blocks.
+        scale: > 0. Default 1.5, the paper's.
+        blocks: Modality name -> module, parameter, or several of them; the encoders where None.
+
+    Raises:
+        InvalidTypeError: If an argument is of another type.
+        InvalidValueError: If one is out of its range; if there are no encoders or blocks, or two share a parameter.
+        InvalidStateError: While a process group has more than one process: the two backward passes of a step would each be
+            averaged over processes, or neither; see below.
+
+    Cost: a second backward pass through the encoders; under late fusion M passes of the head and one row per encoder. One more
+    copy of the encoders' gradients.
+
+    Source: Wei and Hu, "MMPareto: Boosting multimodal learning with innocent unimodal assistance", ICML 2024, arXiv 2405.17730.
+
+    Deviations: the length is restored tensor by tensor and only upwards, as in the authors' code; the paper's Algorithm 1 has
+    it for a whole encoder, and both ways. A tensor whose n is zero keeps it (theirs is NaN). Their unimodal losses have heads
+    of their own. Several processes are refused: a conflict is one of gradients that all processes agree on, and
+    DistributedDataParallel averages what a single backward pass leaves.
+
+    Example:
+        >>> import msam
+        >>> MMPareto(msam.fusion.late_fusion_mlp({"image": 4, "audio": 2}, classes=3)).scale
+        1.5
+    """
+
+    def __init__(self, model: nn.Module, scale: float = 1.5, *, blocks: Mapping[str, Block] | None = None) -> None:
+        super().__init__()
+        self.blocks = collect_encoders("MMPareto", model, blocks)
+        """Modality name -> its parameters."""
+        self.scale = as_number("scale", scale, 0, remedy="1 leaves the encoders' gradients as long as they are")
+
+    @override
+    def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
+        refuse_processes("MMPareto")
+
+    @override
+    def loss(self, closure: MultimodalClosure, loss: Tensor) -> Tensor:
+        unimodal = unimodal_losses(closure).sum()
+        closure.notes[self] = unimodal
+        # Its value is that of both; the gradient of the other part has a pass of its own.
+        return loss + unimodal.detach()
+
+    @override
+    def backward(
+        self, closure: MultimodalClosure, run: Backward, weight: Tensor | float, *, retain_graph: bool = False
+    ) -> None:
+        unimodal = closure.notes.pop(self)
+        parameters = [parameter for block in self.blocks.values() for parameter in block]
+        with own_gradients(parameters):
+            run(retain_graph=True)
+            joint = take_gradients(parameters)
+            (unimodal * weight).backward(retain_graph=retain_graph)
+            alone = take_gradients(parameters)
+            for block in self.blocks.values():
+                merge_(block, joint, alone, self.scale)
+
+
+def refuse_processes(method: str) -> None:
+    """Refuse a method that needs several gradients per block, where there are several processes.
+
+    Args:
+        method: For messages.
+
+    Raises:
+        InvalidStateError: If there are.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        raise InvalidStateError(
+            f"{method} takes two gradients of each encoder apart, found {torch.distributed.get_world_size()} processes, of "
+            "which "
+            "each has gradients of its own until they are averaged once, at the end; train in one process, or use joint + "
+            "unimodal losses (msam.balance.JointUnimodal), which it is where gradients do not conflict"
+        )
+
+
+@torch.no_grad()
+def merge_(block: list[Tensor], joint: Gradients, alone: Gradients, scale: float) -> None:
+    """Put the merged gradient of an encoder into ``.grad``, in the place of the joint one.
+
+    Args:
+        block: The encoder's parameters.
+        joint: Parameter -> gradient of the joint loss.
+        alone: Parameter -> gradient of the unimodal losses.
+        scale: Of the merged gradient.
+    """
+    both = [parameter for parameter in block if parameter in joint and parameter in alone]
+    if both:
+        weights = _weigh([joint[p] for p in both], [alone[p] for p in both], scale)
+        for parameter, (first, second) in zip(both, weights, strict=True):
+            gradient = joint[parameter]
+            parameter.grad = gradient.mul_(first.to(gradient)).add_(alone[parameter] * second.to(gradient))
+    for parameter in block:
+        if (parameter in joint) != (parameter in alone):
+            # Only one of the losses reaches it, so that nothing conflicts.
+            parameter.grad = (joint if parameter in joint else alone)[parameter] * scale
+
+
+def _weigh(joint: list[Tensor], alone: list[Tensor], scale: float) -> list[tuple[Tensor, Tensor]]:
+    """Find, for each tensor, the factors of its two gradients."""
+    squares = torch.stack([_products(g, u) for g, u in zip(joint, alone, strict=True)])
+    gg, gu, uu = squares.unbind(1)
+    total_gg, total_gu, total_uu = squares.sum(0)
+    apart = (total_gg - 2 * total_gu + total_uu).clamp_min(torch.finfo(squares.dtype).tiny)
+    share = ((total_uu - total_gu) / apart).clamp(0, 1)
+    agree = total_gu > 0
+    first = torch.where(agree, torch.ones_like(share), 2 * share)
+    second = torch.where(agree, torch.ones_like(share), 2 * (1 - share))
+    length = (first**2 * gg + 2 * first * second * gu + second**2 * uu).clamp_min(0).sqrt()
+    wanted = (gg + 2 * gu + uu).clamp_min(0).sqrt()
+    stretch = torch.where(length > 0, wanted / length, torch.ones_like(length)).clamp_min(1)
+    stretch = scale * torch.where(agree, torch.ones_like(stretch), stretch)
+    return list(zip(first * stretch, second * stretch, strict=True))
+
+
+def _products(first: Tensor, second: Tensor) -> Tensor:
+    """``g.g``, ``g.u`` and ``u.u``, at least in single precision."""
+    g, u = first.flatten(), second.flatten()
+    if g.dtype not in {torch.float32, torch.float64}:
+        g, u = g.float(), u.float()
+    return torch.stack([g @ g, g @ u, u @ u])

@@ -1,0 +1,112 @@
+"""TCMax: each sample's own pairing of modalities against all pairings in the batch."""
+
+from math import log
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from typing_extensions import override
+
+from msam.balance.alone import split_parts
+from msam.balance.base import Balance
+from msam.balance.needs import check_split
+from msam.contribution.values import IGNORED
+from msam.errors import InvalidValueError
+from msam.optim.problem.closure import MultimodalClosure
+
+
+class TCMax(Balance):
+    r"""Total correlation maximisation: a loss in place of the joint one, without hyperparameters.
+
+    Equation: with each modality's part of the logits, ``f(i) = sum_m A^m_i``, and C classes::
+
+        -mean_i sum_m A^m_{i, y_i}  +  log sum_y exp sum_m log sum_j exp A^m_{j, y}  -  log(B^M C)
+
+    The second term is the sum over all B^M tuples of samples, one for each modality, and all classes: a modality that alone
+    explains the class in all tuples leaves the others something to be told apart by.
+
+    Args:
+        model: Whose output is a sum of one part for each modality; see `msam.balance.needs.SplitModel`.
+
+    Raises:
+        InvalidTypeError: If the model is no module.
+        InvalidValueError: If its output is no sum of parts; later, if the target is no class for each sample.
+
+    Cost: M small products of the head's, and logarithms of sums over the batch. The closure's loss function is evaluated, and
+    dropped.
+
+    Source: TCMax, "total correlation maximisation", ICLR 2026, by the formula in its authors' README
+    (https://github.com/hubaak/TCMax). It has two modalities; the form for M is ours. A batch of one sample has the
+    cross-entropy of the whole, less log C.
+
+    Deviations: the code's constant is ``log B``, which changes no gradient. Rows of class -100 are left out.
+
+    Example:
+        >>> import msam, torch
+        >>> model = msam.fusion.late_fusion_mlp({"image": 4, "audio": 2}, classes=3)
+        >>> inputs = {"image": torch.randn(8, 4), "audio": torch.randn(8, 2)}
+        >>> target = torch.randint(3, (8,))
+        >>> loss_fn = torch.nn.functional.cross_entropy
+        >>> closure = msam.MultimodalClosure(model, inputs, target, loss_fn, balance=TCMax(model))
+        >>> closure().shape
+        torch.Size([])
+    """
+
+    uses_loss = False
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        check_split("TCMax", model)
+
+    @override
+    def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
+        check_classes("TCMax", closure.target)
+
+    @override
+    def loss(self, closure: MultimodalClosure, loss: Tensor) -> Tensor:
+        parts = torch.stack(list(split_parts("TCMax", closure).values()))
+        if parts.ndim != 3 or parts.shape[2] < 2:
+            raise InvalidValueError(
+                f"TCMax needs logits of classes, (B, C), found {tuple(parts.shape[1:])}; use another method"
+            )
+        return total_correlation(parts, closure.target)
+
+
+def total_correlation(parts: Tensor, target: Tensor) -> Tensor:
+    """Evaluate TCMax's loss.
+
+    Args:
+        parts: Each modality's part of the logits, ``(M, B, C)``.
+        target: Classes, ``(B,)``; -100 is left out.
+
+    Returns:
+        0-d.
+
+    Example:
+        >>> total_correlation(torch.zeros(2, 4, 3), torch.tensor([0, 1, 2, 0])).abs() < 1e-6
+        tensor(True)
+    """
+    parts = parts if parts.dtype in {torch.float32, torch.float64} else parts.float()
+    kept = (target != IGNORED)[None, :, None]
+    count = kept.sum()
+    everyone = parts.masked_fill(~kept, -torch.inf).logsumexp(1).sum(0).logsumexp(0)
+    own = parts.sum(0).gather(1, target.clamp_min(0)[:, None]).masked_fill(~kept[0], 0.0).sum() / count
+    return everyone - own - len(parts) * count.log() - log(parts.shape[2])
+
+
+def check_classes(method: str, target: Any) -> None:
+    """Refuse a target that is no class for each sample.
+
+    Args:
+        method: For messages.
+        target: Of a batch.
+
+    Raises:
+        InvalidValueError: If it is none.
+    """
+    if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point() or target.is_complex():
+        found = f"shape {tuple(target.shape)} of {target.dtype}" if isinstance(target, Tensor) else type(target).__name__
+        raise InvalidValueError(
+            f"{method} is for one class of several for each sample, integers of shape (B,), found {found}; use another method "
+            "for this task"
+        )
