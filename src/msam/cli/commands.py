@@ -13,7 +13,7 @@ from msam.compare import Findings, Grid, Plan, find_out
 from msam.compare.files import write_text
 from msam.compare.folder import ComparisonFolder
 from msam.compare.progress import make_progress
-from msam.compare.recipes import GROUPS, find_recipe
+from msam.compare.recipes import GROUPS, RECIPES, find_recipe, with_controls
 from msam.compare.records import settings_digest
 from msam.data import DisjointSets
 from msam.errors import InvalidValueError, MsamError
@@ -224,7 +224,19 @@ def _methods(words: tuple[str, ...], source: TaskSource, console: Console) -> tu
                 _say(console, f"{name} is left out: {why}")
             names += [name for name in group or (word,) if name not in left_out]
             names += in_task if word in {"default", "all"} else ()
-    return tuple(names)
+    return (*names, *_controls(names, source, console))
+
+
+def _controls(names: list[str], source: TaskSource, console: Console) -> list[str]:
+    """Find the controls that methods bring along and that fit the task, and say so."""
+    own = source.build().recipes
+    known = [name for name in names if name in RECIPES or name in {recipe.name for recipe in own}]
+    found = [
+        (control, name) for control, name in with_controls(known, own).items() if not why_unfit(source, find_recipe(control))
+    ]
+    for control, name in found:
+        _say(console, f"{control} comes along, a control of {name}")
+    return [control for control, _ in found]
 
 
 def _out_of(options: Compare, words: tuple[str, ...]) -> Path:

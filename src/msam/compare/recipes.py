@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from msam.balance import JointUnimodal, LabelSmoothing, ModalityDropout
+from msam.compare.balance_recipes import BALANCE_RECIPES, UNIMODAL_CONTROLS
 from msam.contribution.coalitions import LateFusionModel
 from msam.errors import InvalidValueError
 from msam.optim import ModalityAwareSAM, create_method
@@ -145,6 +146,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="modality_masked_sam_bare_unimodal",
             label="Modality-Masked SAM, no plain part, + unimodal losses",
+            controls=UNIMODAL_CONTROLS,
             build_optimizer=partial(_wrap, method="modality_masked_sam", plain=0.0),
             build_hooks=lambda strength: [JointUnimodal(0.3)],  # noqa: ARG005, the radius is the optimizer's
             strength=RHO,
@@ -156,6 +158,7 @@ RECIPES: dict[str, Recipe] = {
             build_hooks=lambda strength: [ModalityDropout(0.3)],  # noqa: ARG005, the radius is the optimizer's
             strength=RHO,
         ),
+        *BALANCE_RECIPES,
     )
 }
 """Recipe name -> recipe. ``base`` is the task's own optimizer."""
@@ -170,7 +173,11 @@ CONTROLS = ("modality_aware_sam_weakest", "sam_blend", "label_smoothing", "modal
 how loud modalities are, which can be changed after training."""
 
 
-GROUPS = {"default": DEFAULT, "controls": CONTROLS, "all": tuple(RECIPES)}
+RIVALS = tuple(recipe.name for recipe in BALANCE_RECIPES)
+"""Balanced training, and the controls that come along."""
+
+
+GROUPS = {"default": DEFAULT, "controls": CONTROLS, "rivals": ("base", *RIVALS), "all": tuple(RECIPES)}
 """What one word of ``--methods`` stands for."""
 
 
@@ -198,6 +205,30 @@ def find_recipe(name: str, own: Sequence[Recipe] = ()) -> Recipe:
     if name not in known:
         raise InvalidValueError(f"methods must be of {list(known)}, or a file such as my_method.py, found {name!r}")
     return known[name]
+
+
+def with_controls(names: Sequence[str], own: Sequence[Recipe] = ()) -> dict[str, str]:
+    """Find the controls that come along with methods.
+
+    Args:
+        names: Of methods.
+        own: The user's own.
+
+    Returns:
+        Name of each control that is not among them -> of the method that it comes with.
+
+    Example:
+        >>> with_controls(("base", "ogm"))
+        {'base_at_ogm_scale': 'ogm'}
+    """
+    found: dict[str, str] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop(0)
+        new = [control for control in find_recipe(name, own).controls if control not in names and control not in found]
+        found.update(dict.fromkeys(new, name))
+        waiting += new
+    return found
 
 
 def is_own(name: str) -> bool:

@@ -1,14 +1,14 @@
 """The batches of an epoch, and the problem that each poses."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from msam.balance import BalanceHook
-from msam.contribution import Coalition, mask_inputs
+from msam.balance import Balance, BalanceHook
+from msam.contribution import Coalition, mask_inputs, true_class_probability
 from msam.contribution.nested import pick_rows
 from msam.data import Split
 from msam.errors import InvalidValueError
@@ -48,6 +48,36 @@ class Batches:
         self._loss = self._packer.reading(self.task.loss)
         self.value = self._packer.unpacked(self.task.value)
         """The task's value of a coalition, of outputs as the closures give them."""
+        self.balances = [hook for hook in self.hooks if isinstance(hook, Balance)]
+        """Those of the hooks that are told of epochs."""
+        for balance in self.balances:
+            if getattr(balance, "value", None) is true_class_probability:
+                balance.value = self.value  # type: ignore[attr-defined]  # what the task says, where the recipe says nothing
+            if self._weights is not None and not balance.uses_loss:
+                raise InvalidValueError(
+                    f"{type(balance).__name__} has a loss of its own, found weights of rows, which it would not take; leave "
+                    "one "
+                    "of the two out"
+                )
+
+    def start_epoch(self, epoch: int, alone: Mapping[str, float] | None) -> None:
+        """Tell balancing methods of an epoch.
+
+        Args:
+            epoch: From 0.
+            alone: Modality name -> the metric with it alone on validation, after the last epoch; None if there is none.
+        """
+        for balance in self.balances:
+            balance.start_epoch(epoch, alone)
+
+    def mean_factor(self) -> dict[str, float]:
+        """Tell by how much balancing methods have scaled gradients or learning rates of modalities, on average.
+
+        Returns:
+            ``balance_factor``; nothing if none did.
+        """
+        found = [summary["mean_factor"] for balance in self.balances if "mean_factor" in (summary := balance.summary())]
+        return {"balance_factor": found[-1]} if found else {}
 
     def closures(self, model: nn.Module) -> Iterator[CountedClosure]:
         """Go through an epoch.

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from msam.balance.needs import is_split
 from msam.checks import check_type, kind_of
 from msam.contribution import mask_rows
 from msam.contribution.coalitions import evaluation_mode
@@ -142,6 +143,12 @@ def check_recipe(task: Task, recipe: Recipe, model: nn.Module) -> str:
         return f"it is for one class of several a row, and the task's kind is {task.kind.name!r}"
     if "encoders" in recipe.needs and not isinstance(model, LateFusionModel):
         return f"it is for models with `encoders` and `fuse`, and the task's is a {type(model).__name__}"
+    if "split" in recipe.needs and not is_split(model):
+        return (
+            f"it is for models whose output is a sum of the modalities' parts, and the task's {type(model).__name__} has none"
+        )
+    if "two" in recipe.needs and len(task.modalities) != 2:
+        return f"it is for two modalities, and the task has {len(task.modalities)}"
     return ""
 
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msam.checks import check_type
 from msam.contribution import Coalition, ContributionRule, all_coalitions
-from msam.errors import InvalidValueError, PerturbationWarning, SkippedStepsWarning
+from msam.errors import BalanceWarning, InvalidValueError, PerturbationWarning, SkippedStepsWarning
 from msam.optim import SharpnessAware, ShrinkageWarning
 from msam.optim.methods.contributions import ContributionMethod
 from msam.training.batching import Batches
@@ -67,7 +67,7 @@ def run_training(
     with reproducible(seed), warnings.catch_warnings():
         # The result carries the shrinkage, the skipped steps, and those without a perturbation that the second pass sees; the
         # report speaks of them once for all runs.
-        for known in (ShrinkageWarning, SkippedStepsWarning, PerturbationWarning):
+        for known in (ShrinkageWarning, SkippedStepsWarning, PerturbationWarning, BalanceWarning):
             warnings.simplefilter("ignore", known)
         splits = load_splits(task, seed)
         model = build_model(task)
@@ -77,17 +77,21 @@ def run_training(
         wrong = check_recipe(task, recipe, model)
         if wrong:
             raise InvalidValueError(f"the recipe {recipe.name!r} does not fit this task: {wrong}")
+        # Before the optimizer: one that scales rates gives the base groups of its own.
+        balances = recipe.build_balance(model, base, strength)
         optimizer = recipe.build_optimizer(base, model, strength)
         check_type(f"what `build_optimizer` of {recipe.name!r} returns", optimizer, Optimizer, "a torch.optim.Optimizer")
         hooks = recipe.build_hooks(strength)
         check_type(f"what `build_hooks` of {recipe.name!r} returns", hooks, Sequence, "a list of hooks", remedy="write [hook]")
+        check_type(f"what `build_balance` of {recipe.name!r} returns", balances, Sequence, "a list", remedy="write [balance]")
         present: Coalition = recipe.present or frozenset(task.modalities)
-        batches = Batches(task, splits.train, present, hooks, seed)
+        batches = Batches(task, splits.train, present, [*hooks, *balances], seed)
         if isinstance(optimizer, ContributionMethod) and optimizer.rule.value == ContributionRule.value:
             optimizer.use_value(batches.value)  # what the task says, where the recipe says nothing
         run = _Run(task, recipe, model, optimizer, batches, Readout(task, recipe, splits, present), rate)
         run.average(recipe.average(strength) if recipe.average is not None else None)
         for epoch in range(1, recipe.budget * task.epochs + 1):
+            batches.start_epoch(epoch - 1, run.last_alone())
             run.train_epoch()
             run.validate(epoch)
         return run.finish(started, reads_test=reads_test, final_goal=final_goal)
@@ -158,6 +162,11 @@ class _Run:
         self.training_seconds += perf_counter() - started
         self.curves["train_loss"].append(finite(torch.stack([torch.as_tensor(loss) for loss in losses]).mean()))
 
+    def last_alone(self) -> dict[str, float] | None:
+        """What the last validation found with each modality alone; None before it, and if it was not finite."""
+        found = {name: curve[-1] for name, curve in self.curves["alone"].items() if curve and curve[-1] is not None}
+        return found if len(found) == len(self.curves["alone"]) else None
+
     def validate(self, epoch: int) -> None:
         whole = epoch % self.full_table_every == 0 or epoch == self.recipe.budget * self.task.epochs
         coalitions = all_coalitions(self.task.modalities) if whole else self.tracked
@@ -198,7 +207,10 @@ class _Run:
             gradient_evaluations=self.evaluations,
             forward_evaluations=self.forwards,
             learning_rate=self.learning_rate,
-            optimizer={key: finite(value) if isinstance(value, float) else value for key, value in ours.items()},
+            optimizer={
+                key: finite(value) if isinstance(value, float) else value
+                for key, value in {**ours, **self.batches.mean_factor()}.items()
+            },
             measured={
                 "training_seconds": self.training_seconds,
                 "total_seconds": perf_counter() - started,

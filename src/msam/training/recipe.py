@@ -16,7 +16,7 @@ from msam.errors import InvalidTypeError, InvalidValueError
 if TYPE_CHECKING:
     from msam.training.goals import Score
 
-Need = Literal["classes", "encoders"]
+Need = Literal["classes", "encoders", "split", "two"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,20 @@ def no_hooks(strength: float | None) -> Sequence[BalanceHook]:  # noqa: ARG001
     return []
 
 
+def no_balance(model: nn.Module, base: Optimizer, strength: float | None) -> Sequence[BalanceHook]:  # noqa: ARG001
+    """Return no balancing methods.
+
+    Args:
+        model: Not used.
+        base: Not used.
+        strength: Not used.
+
+    Returns:
+        An empty list.
+    """
+    return []
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What is compared: how the base optimizer is wrapped, which hooks change each batch, and for how long.
@@ -109,6 +123,10 @@ class Recipe:
     """From base optimizer, model and strength to the optimizer that steps."""
     build_hooks: Callable[[float | None], Sequence[BalanceHook]] = no_hooks
     """From strength to the hooks."""
+    build_balance: Callable[[nn.Module, Optimizer, float | None], Sequence[BalanceHook]] = no_balance
+    """From model, base optimizer and strength to balancing methods, which come after the hooks. Those of `msam.balance` are
+    told of
+    epochs and validation, and take the task's value of a coalition."""
     strength: Strength | None = None
     """What is tuned on validation, or None."""
     average: Callable[[float | None], float] | None = None
@@ -123,13 +141,16 @@ class Recipe:
     present: Converted[Iterable[str] | None, frozenset[str] | None] = None  # type: ignore[assignment]
     """Train and select with these modalities only, the others masked; None for all."""
     needs: tuple[Need, ...] = ()
-    """What a task must have for it: ``"classes"``, one of several for each row, or ``"encoders"``, a model that declares them.
+    """What a task must have for it: ``"classes"``, one of several for each row; ``"encoders"``, a model that declares them;
+    ``"split"``, one whose output is a sum of the modalities' parts; ``"two"``, as many modalities.
     It is refused before a comparison begins, or left out where a word such as `controls` stands for it."""
+    controls: tuple[str, ...] = ()
+    """Names of recipes that ``msam compare`` adds to a comparison with this one: what its gain may be due to."""
 
     def __post_init__(self) -> None:
         for name in ("name", "label"):
             check_type(f"a recipe's {name}", getattr(self, name), str, "a text")
-        for name in ("build_optimizer", "build_hooks"):
+        for name in ("build_optimizer", "build_hooks", "build_balance"):
             check_callable(f"{name} of the recipe {self.name!r}", getattr(self, name), "a function; see msam.training.Recipe")
         for name in ("average", "after"):
             if getattr(self, name) is not None:
