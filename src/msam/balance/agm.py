@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from msam.balance.alone import split_parts
 from msam.balance.base import Balance, keep_finite
-from msam.balance.needs import SplitModel, is_split
+from msam.balance.needs import is_split
 from msam.checks import as_number, check_type
 from msam.contribution.coalitions import all_coalitions
 from msam.contribution.shapley import shapley_matrix
@@ -59,6 +59,7 @@ class AGM(Balance):
         1.5
     """
 
+    draws = False
     remembers: ClassVar[tuple[str, ...]] = ("scores", "taken", "factors")
 
     def __init__(self, model: nn.Module, alpha: float = 1.0, *, bound: float | None = None) -> None:
@@ -122,7 +123,7 @@ class AGM(Balance):
         found = (self.alpha * (difference if self.bound is None else difference.clamp_max(self.bound))).exp()
         self.taken += 1
         self.scores = keep_finite(before, before + (scores - before) / self.taken)
-        self.factors = keep_finite(self.factors, found)
+        self.factors = found
         return found
 
     @override
@@ -165,7 +166,7 @@ def split_additively(closure: MultimodalClosure) -> dict[str, Tensor]:
         Modality name -> its Shapley part, with its graph; they add up to the output.
     """
     parts, model = split_parts("AGM", closure), closure.late_fusion
-    assert isinstance(model, SplitModel), "it was split"
+    assert is_split(model), "it was split"
     absent = model.split(closure.absent_features())
     share = torch.stack(list(absent.values())).mean(0)
     return {name: part - absent[name] + share for name, part in parts.items()}

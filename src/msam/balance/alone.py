@@ -55,7 +55,7 @@ def split_parts(method: str, closure: MultimodalClosure) -> dict[str, Tensor]:
         InvalidValueError: If the model was run as a whole, has no parts, or they do not add up.
     """
     model = require_late_fusion(method, closure)
-    if not isinstance(model, SplitModel) or not is_split(model):
+    if not is_split(model):
         raise InvalidValueError(
             f"{method} needs parts of the output that add up to it, found {type(model).__name__} without them"
         )

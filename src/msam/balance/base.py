@@ -1,6 +1,7 @@
 """What all balancing methods have in common: where they act, what they keep, and what they promise."""
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from random import Random
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -46,6 +47,9 @@ class Balance:
         self.epoch: int | None = None
         """The present one, from 0; None before `start_epoch`."""
 
+    draws: bool = True
+    """Whether `mask_` takes random numbers; to make a generator takes as long as a small layer."""
+
     @property
     def needs_epochs(self) -> bool:
         """Whether it must be told of each epoch, by `start_epoch`."""
@@ -67,7 +71,8 @@ class Balance:
         Raises:
             InvalidStateError: If it needs to be told of epochs, and was not.
         """
-        self.prepare_(closure, Generator().manual_seed(Random(f"{self.seed}:{self.batches}").getrandbits(31)))
+        numbers = Generator().manual_seed(Random(f"{self.seed}:{self.batches}").getrandbits(31)) if self.draws else _NO_NUMBERS
+        self.prepare_(closure, numbers)
 
     def prepare_(self, closure: MultimodalClosure, generator: Generator) -> None:
         """Take part in all passes of a closure, with random numbers of the caller's.
@@ -219,6 +224,9 @@ class Balance:
             setattr(self, name, _copy(state[name]))
 
 
+_NO_NUMBERS = Generator()
+
+
 def _copy(value: Any) -> Any:
     """Copy tensors, and what holds them."""
     if isinstance(value, Tensor):
@@ -239,4 +247,6 @@ def keep_finite(old: Tensor | None, new: Tensor) -> Tensor | None:
         The one or the other.
     """
     new = new.detach()
+    if new.device.type == "cpu":
+        return new if isfinite(float(new.sum())) else old
     return torch.where(new.isfinite().all(), new, torch.zeros_like(new) if old is None else old.to(new))

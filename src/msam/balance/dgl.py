@@ -45,6 +45,8 @@ class DGL(Balance):
         4.0
     """
 
+    draws = False
+
     def __init__(self, model: nn.Module, alpha: float = 4.0) -> None:
         super().__init__()
         encoders = encoders_of("DGL", model)

@@ -45,6 +45,8 @@ class JointUnimodal(Balance):
         JointUnimodal(weight=0.3)
     """
 
+    draws = False
+
     def __init__(self, weight: float) -> None:
         super().__init__()
         self.weight = as_number("weight", weight, 0, bounds="[)", remedy="use 0 for the joint loss alone")

@@ -127,8 +127,7 @@ class DominantModalityDropout(Balance):
         with torch.no_grad():
             found = self.rule.contribute(outputs, closure.target, plan, closure.presence())
             self.shares = keep_finite(self.shares, self.rule.shares(found.mean(1)))
-            assert self.shares is not None
-            self.dominant = closure.modalities[int(self.shares.argmax())]
+            self.dominant = None if self.shares is None else closure.modalities[int(self.shares.argmax())]
 
     @override
     def summary(self) -> dict[str, Any]:
@@ -175,6 +174,7 @@ class DataRemixing(Balance):
         10
     """
 
+    draws = False
     remembers: ClassVar[tuple[str, ...]] = ("kept",)
 
     def __init__(self, model: nn.Module, *, warm_up: int = 10, weight: float = 0.5) -> None:

@@ -1,6 +1,6 @@
 """MMPareto: where an encoder's joint and unimodal gradients conflict, it takes a direction that serves both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -56,6 +56,8 @@ class MMPareto(Balance):
         1.5
     """
 
+    draws = False
+
     def __init__(self, model: nn.Module, scale: float = 1.5, *, blocks: Mapping[str, Block] | None = None) -> None:
         super().__init__()
         self.blocks = collect_encoders("MMPareto", model, blocks)
@@ -84,8 +86,7 @@ class MMPareto(Balance):
             joint = take_gradients(parameters)
             (unimodal * weight).backward(retain_graph=retain_graph)
             alone = take_gradients(parameters)
-            for block in self.blocks.values():
-                merge_(block, joint, alone, self.scale)
+            merge_(list(self.blocks.values()), joint, alone, self.scale)
 
 
 def refuse_processes(method: str) -> None:
@@ -107,47 +108,67 @@ def refuse_processes(method: str) -> None:
 
 
 @torch.no_grad()
-def merge_(block: list[Tensor], joint: Gradients, alone: Gradients, scale: float) -> None:
-    """Put the merged gradient of an encoder into ``.grad``, in the place of the joint one.
+def merge_(blocks: Sequence[list[Tensor]], joint: Gradients, alone: Gradients, scale: float) -> None:
+    """Put the merged gradients of encoders into ``.grad``; the buffers of both are used up.
 
     Args:
-        block: The encoder's parameters.
+        blocks: The parameters of each encoder.
         joint: Parameter -> gradient of the joint loss.
         alone: Parameter -> gradient of the unimodal losses.
-        scale: Of the merged gradient.
+        scale: Of the merged gradients.
     """
-    both = [parameter for parameter in block if parameter in joint and parameter in alone]
-    if both:
-        weights = _weigh([joint[p] for p in both], [alone[p] for p in both], scale)
-        for parameter, (first, second) in zip(both, weights, strict=True):
-            gradient = joint[parameter]
-            parameter.grad = gradient.mul_(first.to(gradient)).add_(alone[parameter] * second.to(gradient))
-    for parameter in block:
-        if (parameter in joint) != (parameter in alone):
-            # Only one of the losses reaches it, so that nothing conflicts.
-            parameter.grad = (joint if parameter in joint else alone)[parameter] * scale
+    owners = [(index, p) for index, block in enumerate(blocks) for p in block if p in joint and p in alone]
+    if owners:
+        first, total = [joint[p] for _, p in owners], [_dense(alone[p]) for _, p in owners]
+        first = [_dense(gradient) for gradient in first]
+        lengths = _squares(first), _squares(total)
+        torch._foreach_add_(total, first)
+        weights = _weigh(*lengths, _squares(total), [index for index, _ in owners], scale)
+        # n = A g + B u = (A - B) g + B (g + u), in the buffers that are there.
+        torch._foreach_mul_(first, _like(weights[0] - weights[1], first))
+        torch._foreach_mul_(total, _like(weights[1], total))
+        torch._foreach_add_(total, first)
+        for (_, parameter), gradient in zip(owners, total, strict=True):
+            parameter.grad = gradient
+    for parameter in (p for block in blocks for p in block if (p in joint) != (p in alone)):
+        # Only one of the losses reaches it, so that nothing conflicts.
+        parameter.grad = (joint if parameter in joint else alone)[parameter] * scale
 
 
-def _weigh(joint: list[Tensor], alone: list[Tensor], scale: float) -> list[tuple[Tensor, Tensor]]:
-    """Find, for each tensor, the factors of its two gradients."""
-    squares = torch.stack([_products(g, u) for g, u in zip(joint, alone, strict=True)])
-    gg, gu, uu = squares.unbind(1)
-    total_gg, total_gu, total_uu = squares.sum(0)
-    apart = (total_gg - 2 * total_gu + total_uu).clamp_min(torch.finfo(squares.dtype).tiny)
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient if gradient.layout == torch.strided else gradient.to_dense()
+
+
+def _squares(gradients: list[Tensor]) -> Tensor:
+    """Squared lengths, ``(T,)``, in double precision: differences of them are taken."""
+    kinds = {(gradient.dtype, gradient.device) for gradient in gradients}
+    half = any(dtype in {torch.float16, torch.bfloat16} for dtype, _ in kinds)
+    norms = list(torch._foreach_norm(gradients, dtype=torch.float32) if half else torch._foreach_norm(gradients))
+    if len(kinds) > 1:
+        norms = [norm.to(norms[0].device, torch.float64) for norm in norms]
+    return torch.stack(norms).double().square()
+
+
+def _like(weights: Tensor, gradients: list[Tensor]) -> list[Tensor]:
+    """One number for each gradient, of its type."""
+    kinds = {(gradient.dtype, gradient.device) for gradient in gradients}
+    if len(kinds) == 1:
+        return list(weights.to(gradients[0]).unbind())
+    return [weight.to(gradient) for weight, gradient in zip(weights, gradients, strict=True)]
+
+
+def _weigh(gg: Tensor, uu: Tensor, ss: Tensor, owners: list[int], scale: float) -> tuple[Tensor, Tensor]:
+    """Find the factors of both gradients, ``(T,)`` each, from the squared lengths of g, u and g + u, tensor by tensor."""
+    own = torch.nn.functional.one_hot(torch.tensor(owners)).to(gg)
+    parts = torch.stack([gg, (ss - gg - uu) / 2, uu])
+    total_gg, total_gu, total_uu = parts @ own
+    apart = (total_gg - 2 * total_gu + total_uu).clamp_min(torch.finfo(torch.float64).tiny)
     share = ((total_uu - total_gu) / apart).clamp(0, 1)
-    agree = total_gu > 0
-    first = torch.where(agree, torch.ones_like(share), 2 * share)
-    second = torch.where(agree, torch.ones_like(share), 2 * (1 - share))
+    agree = (total_gu > 0)[own.argmax(1)]
+    share = share[own.argmax(1)]
+    first, second = torch.where(agree, 1.0, 2 * share), torch.where(agree, 1.0, 2 * (1 - share))
+    _, gu, _ = parts
     length = (first**2 * gg + 2 * first * second * gu + second**2 * uu).clamp_min(0).sqrt()
-    wanted = (gg + 2 * gu + uu).clamp_min(0).sqrt()
-    stretch = torch.where(length > 0, wanted / length, torch.ones_like(length)).clamp_min(1)
-    stretch = scale * torch.where(agree, torch.ones_like(stretch), stretch)
-    return list(zip(first * stretch, second * stretch, strict=True))
-
-
-def _products(first: Tensor, second: Tensor) -> Tensor:
-    """``g.g``, ``g.u`` and ``u.u``, at least in single precision."""
-    g, u = first.flatten(), second.flatten()
-    if g.dtype not in {torch.float32, torch.float64}:
-        g, u = g.float(), u.float()
-    return torch.stack([g @ g, g @ u, u @ u])
+    stretch = torch.where(length > 0, ss.sqrt() / length, 1.0).clamp_min(1)
+    stretch = scale * torch.where(agree, 1.0, stretch)
+    return first * stretch, second * stretch

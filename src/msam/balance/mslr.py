@@ -62,6 +62,7 @@ class MSLR(Balance):
         {'image': 0.5, 'audio': 1.0}
     """
 
+    draws = False
     remembers: ClassVar[tuple[str, ...]] = ("scores", "factors", "total", "taken")
 
     def __init__(

@@ -1,7 +1,8 @@
 """What a method asks of a model, checked where it is made, with errors that say how to provide it."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -67,7 +68,10 @@ def encoders_of(method: str, model: nn.Module, *, more: str = "") -> Mapping[str
     return found
 
 
-def is_split(model: object) -> bool:
+_DECLARES_SPLIT: "WeakKeyDictionary[type, bool]" = WeakKeyDictionary()
+
+
+def is_split(model: object) -> TypeGuard[SplitModel]:
     """Tell whether a model's output is a sum of parts.
 
     Args:
@@ -76,7 +80,11 @@ def is_split(model: object) -> bool:
     Returns:
         Whether it declares `split`, and does not take it back (``splits``), as late fusion with another head than a linear one.
     """
-    return isinstance(model, SplitModel) and bool(getattr(model, "splits", True))
+    kind = type(model)
+    if kind not in _DECLARES_SPLIT:
+        # To ask a protocol takes longer than a small layer.
+        _DECLARES_SPLIT[kind] = isinstance(model, SplitModel)
+    return _DECLARES_SPLIT[kind] and bool(getattr(model, "splits", True))
 
 
 def check_split(method: str, model: nn.Module) -> None:

@@ -75,6 +75,7 @@ class OGM(ScaledGradients):
         super().__init__(model, blocks=blocks, steady=steady, seed=seed)
         self.alpha = as_number("alpha", alpha, 0, bounds="[)", remedy="0 changes nothing but the noise")
         self.noise, self.value, self.epochs = bool(noise), value, epochs
+        self.draws = self.noise
         if others is not None:
             check_choice("others", others, ["mean"])
         if len(self.blocks) < 2 or (len(self.blocks) > 2 and others is None):

@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from msam.balance.adaptive import warn_where_cancelled
-from msam.balance.base import Balance, keep_finite
+from msam.balance.base import Balance
 from msam.balance.blocks import collect_encoders, own_gradients, scale_gradients_
 from msam.checks import as_number
 from msam.errors import InvalidValueError
 from msam.optim.problem.balancing import Backward
 from msam.optim.problem.blocks import Block
 from msam.optim.problem.closure import MultimodalClosure
+
+_MOST_WAITING = 64
+"""Factors of batches that are kept until they are taken into the mean, which takes as long as some layers."""
 
 
 class ScaledGradients(Balance):
@@ -33,6 +36,7 @@ class ScaledGradients(Balance):
         InvalidValueError: If there are no encoders or blocks, or two share a parameter.
     """
 
+    draws = False
     remembers: ClassVar[tuple[str, ...]] = ("factors", "mean", "taken")
 
     def __init__(
@@ -48,6 +52,7 @@ class ScaledGradients(Balance):
         """Of all batches so far, shape ``(M,)``."""
         self.taken = 0
         """Batches whose factors are in the mean."""
+        self._waiting: list[Tensor] = []
 
     @override
     def mask_(self, closure: MultimodalClosure, generator: torch.Generator) -> None:
@@ -75,14 +80,38 @@ class ScaledGradients(Balance):
 
     def _take(self, closure: MultimodalClosure) -> Tensor:
         with torch.no_grad():
-            found = self.find_factors(closure)
-            self.factors = keep_finite(self.factors, found)
-            self.taken += 1
-            mean = torch.zeros_like(found) if self.mean is None else self.mean.to(found)
-            self.mean = keep_finite(mean, mean + (found - mean) / self.taken)
+            found = self.factors = self.find_factors(closure).detach()
+            self._waiting.append(found)
+            if not self.steady:
+                if len(self._waiting) >= _MOST_WAITING:
+                    self._add_up()
+                return found
+            self._add_up()
             assert self.mean is not None
             # What is not finite reaches the gradient, where the optimizer decides.
-            return self.mean.mean().expand_as(found) + 0 * found if self.steady else found
+            return self.mean.mean() + 0 * found
+
+    def _add_up(self) -> None:
+        """Take the factors of the last batches into the mean, those that are not finite left out."""
+        if not self._waiting:
+            return
+        rows = torch.stack([found.to(self._waiting[0]) for found in self._waiting])
+        rows = rows[rows.isfinite().all(1)]
+        self._waiting = []
+        if len(rows):
+            mean = torch.zeros_like(rows[0]) if self.mean is None else self.mean.to(rows)
+            self.taken += len(rows)
+            self.mean = mean + (rows - mean).sum(0) / self.taken
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        self._add_up()
+        return super().state_dict()
+
+    @override
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._waiting = []
 
     @override
     def backward(
@@ -113,6 +142,7 @@ class ScaledGradients(Balance):
         Returns:
             ``factors`` of the last batch and their ``mean`` so far, by modality, and ``mean_factor``, over modalities too.
         """
+        self._add_up()
         found = super().summary()
         if self.factors is not None and self.mean is not None:
             found["factors"] = dict(zip(self.blocks, self.factors.tolist(), strict=True))

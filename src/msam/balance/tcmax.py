@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.functional import nll_loss
 from typing_extensions import override
 
 from msam.balance.alone import split_parts
@@ -52,6 +53,7 @@ class TCMax(Balance):
         torch.Size([])
     """
 
+    draws = False
     uses_loss = False
 
     def __init__(self, model: nn.Module) -> None:
@@ -87,11 +89,10 @@ def total_correlation(parts: Tensor, target: Tensor) -> Tensor:
         tensor(True)
     """
     parts = parts if parts.dtype in {torch.float32, torch.float64} else parts.float()
-    kept = (target != IGNORED)[None, :, None]
-    count = kept.sum()
-    everyone = parts.masked_fill(~kept, -torch.inf).logsumexp(1).sum(0).logsumexp(0)
-    own = parts.sum(0).gather(1, target.clamp_min(0)[:, None]).masked_fill(~kept[0], 0.0).sum() / count
-    return everyone - own - len(parts) * count.log() - log(parts.shape[2])
+    ignored = target == IGNORED
+    constant = len(parts) * (~ignored).sum().log() + log(parts.shape[2])
+    joint = parts.masked_fill(ignored[:, None], -torch.inf) if ignored.device.type != "cpu" or bool(ignored.any()) else parts
+    return joint.logsumexp(1).sum(0).logsumexp(0) + nll_loss(parts.sum(0), target) - constant
 
 
 def check_classes(method: str, target: Any) -> None:

@@ -38,6 +38,8 @@ class UnimodalEnsemble(Balance):
         0
     """
 
+    draws = False
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         check_split(type(self).__name__, model)
