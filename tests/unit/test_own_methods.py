@@ -192,6 +192,30 @@ def test_a_loop_of_ones_own_is_compared_by_the_same_protocol(tmp_path: Path):
     assert "SGD, twice the passes" in said and "SAM" in said
 
 
+def test_balancing_methods_run_in_a_loop_of_ones_own():
+    told: list[int] = []
+
+    def fused(run: Run, *, tell: bool = True) -> tuple[Any, Any]:
+        model = msam.fusion.late_fusion_mlp({"a": 2, "b": 2}, 2, width=3)
+        optimizer = run.wrap(torch.optim.SGD(model.parameters(), lr=0.1), model)
+        for epoch in range(2):
+            if tell:
+                run.start_epoch(epoch, {"a": 0.5, "b": 0.5})
+                told.append(epoch)
+            closure = msam.MultimodalClosure(model, {"a": X[:60, :2], "b": X[:60, 2:]}, Y[:60], nn.functional.cross_entropy)
+            run.prepare_(closure)
+            optimizer.zero_grad()
+            optimizer.step(closure)
+        score = float((model({"a": X[60:, :2], "b": X[60:, 2:]}).argmax(1) == Y[60:]).double().mean())
+        return score, None if run.tunes else score
+
+    names = ["base", "agm", "mmpareto", "mslr", "data_remixing"]
+    found = quick(fused, names, trials=1)
+    assert [method.name for method in found.methods] == names and told
+    with pytest.raises(InvalidStateError, match=r"call run.start_epoch\(epoch, metrics\)"):
+        quick(lambda run: fused(run, tell=False), ["data_remixing"], trials=1)
+
+
 def test_the_same_split_for_all_seeds_is_said_and_not_corrected_for():
     found = quick(test_rows=30)
     assert found.has_fixed_test and found.test_share == 0.0

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Generator, nn
 from torch.optim import Optimizer
 
-from msam.balance import BalanceHook
+from msam.balance import Balance, BalanceHook
 from msam.checks import check_type, kind_of
 from msam.compare.records import RunKey
 from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError
@@ -71,17 +71,34 @@ class Run:
         scale_learning_rates(base, self.lr_factor)
         self.learning_rate = learning_rate_of(base)
         base.register_step_post_hook(self._count)
+        # Before the optimizer: one that scales rates gives the base groups of its own.
+        self._hooks = [*self._hooks, *self.recipe.build_balance(model, base, self.strength)]
         self.optimizer = self.recipe.build_optimizer(base, model, self.strength)
         return self.optimizer
 
     def _count(self, *_: object) -> None:
         self.steps += 1
 
+    def start_epoch(self, epoch: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Tell a balancing method that an epoch starts, after `wrap`; others need not know.
+
+        Args:
+            epoch: From 0.
+            metrics: Modality name -> what the model scored with it alone, on validation after the last epoch; None if there
+                was none.
+        """
+        for hook in self._hooks:
+            if isinstance(hook, Balance):
+                hook.start_epoch(epoch, metrics)
+
     def prepare_(self, closure: MultimodalClosure) -> None:
         """Let a balancing method change the closure of a batch, before the step; others leave it as it is.
 
         Args:
             closure: Of the batch.
+
+        Raises:
+            InvalidStateError: If it must know the epoch, and was not told.
         """
         check_type(
             "closure", closure, MultimodalClosure, "a msam.MultimodalClosure", remedy="balancing methods change its inputs"
@@ -90,6 +107,11 @@ class Run:
             self._generator = Generator().manual_seed(self.seed + 1_000_003)
         self.prepared = True
         for hook in self._hooks:
+            if isinstance(hook, Balance) and hook.needs_epochs and hook.epoch is None:
+                raise InvalidStateError(
+                    f"the method {self.method!r} must know the epoch, found none; call run.start_epoch(epoch, metrics) before "
+                    "each epoch, from 0, or leave this method out"
+                )
             hook.prepare_(closure, self._generator)
 
     def check(self) -> None:
