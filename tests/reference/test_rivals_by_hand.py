@@ -1,6 +1,6 @@
 """The balancing methods against slow oracles, written from their formulas: loops, brute force and ``autograd.grad``."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from itertools import permutations, product
 from math import exp, log, tanh
 
@@ -21,27 +21,19 @@ CLASSES = 4
 Batch = tuple[dict[str, Tensor], Tensor]
 
 
-class Whole(nn.Module):
-    """Modalities multiply, and nothing is declared."""
-
-    def __init__(self, names: str) -> None:
-        super().__init__()
-        self.parts = nn.ModuleDict({name: nn.Linear(SIZES[name], 5) for name in names})
-        self.last = nn.Linear(5, CLASSES)
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        features = [1 + self.parts[name](value).tanh() for name, value in inputs.items()]
-        return self.last(torch.stack(features).prod(0))
-
-
-def make(names: str, kind: str = "linear") -> nn.Module:
-    if kind == "whole":
-        return Whole(names).double()
+def make(names: str, kind: str = "linear") -> msam.fusion.LateFusion:
+    """With a linear head, a deep one, or a deep one in a model that is run as a whole."""
     encoders = {name: nn.Sequential(nn.Linear(SIZES[name], 3 + i), nn.Tanh()) for i, name in enumerate(names)}
     width = sum(3 + i for i in range(len(names)))
-    heads = {"linear": nn.Linear(width, CLASSES)}
-    heads["deep"] = nn.Sequential(nn.Linear(width, 6), nn.Tanh(), nn.Linear(6, CLASSES))
-    return msam.fusion.LateFusion(encoders, head=heads[kind]).double()
+    deep = nn.Sequential(nn.Linear(width, 6), nn.Tanh(), nn.Linear(6, CLASSES))
+    model = msam.fusion.LateFusion(encoders, head=nn.Linear(width, CLASSES) if kind == "linear" else deep).double()
+    model.whole = kind == "whole"
+    return model
+
+
+def close_over(model: msam.fusion.LateFusion, batch: Batch, balance, loss_fn=cross_entropy) -> msam.MultimodalClosure:
+    forward = (lambda inputs: model(inputs)) if model.whole else model
+    return msam.MultimodalClosure(forward, *batch, loss_fn, model=model, balance=balance)
 
 
 def draw(names: str, samples: int = 6) -> Batch:
@@ -49,10 +41,10 @@ def draw(names: str, samples: int = 6) -> Batch:
     return inputs, torch.randint(CLASSES, (samples,))
 
 
-def answer(model: nn.Module, inputs: dict[str, Tensor], there: set[str]) -> Tensor:
+def answer(model: msam.fusion.LateFusion, inputs: dict[str, Tensor], there: set[str]) -> Tensor:
     """f(S): of late fusion with stand-ins that are encoded and held; of any other model with zeros."""
     zeros = {name: torch.zeros_like(value) for name, value in inputs.items()}
-    if isinstance(model, Whole):
+    if model.whole:
         return model({name: value if name in there else zeros[name] for name, value in inputs.items()})
     encoders = model.encoders
     return model.fuse({n: encoders[n](x) if n in there else encoders[n](zeros[n]).detach() for n, x in inputs.items()})
@@ -80,20 +72,18 @@ def parts_of(model: msam.fusion.LateFusion, inputs: dict[str, Tensor]) -> dict[s
 
 
 def says(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    if isinstance(model, msam.fusion.LateFusion) and isinstance(model.head, nn.Linear):
+    if isinstance(model.head, nn.Linear):
         return parts_of(model, inputs)
     return {name: answer(model, inputs, {name}) for name in inputs}
 
 
-def owners(model: nn.Module, names: str) -> list[str | None]:
-    blocks = model.parts if isinstance(model, Whole) else model.encoders
-    known = {parameter: name for name in names for parameter in blocks[name].parameters()}
+def owners(model: msam.fusion.LateFusion) -> list[str | None]:
+    known = {parameter: name for name, encoder in model.encoders.items() for parameter in encoder.parameters()}
     return [known.get(parameter) for parameter in model.parameters()]
 
 
 def scaled(model: nn.Module, gradients: list[Tensor], factors: dict[str, float]) -> list[Tensor]:
-    blocks = owners(model, "".join(factors))
-    return [g * factors.get(name, 1.0) for g, name in zip(gradients, blocks, strict=True)]
+    return [g * factors.get(name, 1.0) for g, name in zip(gradients, owners(model), strict=True)]
 
 
 def compare(model, balance, batches: list[Batch], expected: Callable[..., list[Tensor]], loss_fn=cross_entropy, rtol=1e-10):
@@ -102,7 +92,7 @@ def compare(model, balance, batches: list[Batch], expected: Callable[..., list[T
     for inputs, target in batches:
         wanted = expected(inputs, target)
         optimizer.zero_grad()
-        msam.MultimodalClosure(model, inputs, target, loss_fn, balance=balance)()
+        close_over(model, (inputs, target), balance, loss_fn)()
         for parameter, gradient in zip(model.parameters(), wanted, strict=True):
             found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             torch.testing.assert_close(found, gradient, rtol=rtol, atol=rtol / 100)
@@ -124,11 +114,11 @@ def joint_and_alone(model: nn.Module, inputs: dict[str, Tensor], target: Tensor,
     return slopes(cross_entropy(model(inputs), target) + weight * sum(alone(model, inputs, target)), model)
 
 
-def disentangled(model: msam.fusion.LateFusion, inputs: dict[str, Tensor], target: Tensor) -> list[Tensor]:
+def disentangled(model, inputs: dict[str, Tensor], target: Tensor) -> list[Tensor]:
     held = {name: model.encoders[name](value).detach() for name, value in inputs.items()}
     head = slopes(cross_entropy(model.fuse(held), target), model)
     encoders = slopes(2.5 * sum(alone(model, inputs, target)), model)
-    return [h if owner is None else e for h, e, owner in zip(head, encoders, owners(model, "".join(inputs)), strict=True)]
+    return [h if owner is None else e for h, e, owner in zip(head, encoders, owners(model), strict=True)]
 
 
 def all_tuples(model: msam.fusion.LateFusion, inputs: dict[str, Tensor], target: Tensor) -> Tensor:
@@ -162,7 +152,7 @@ def test_rivals_without_a_state(names: str, kind: str, rule: str):
 @pytest.mark.parametrize("names", ["a", "ab", "abc"])
 def test_rival_tcmax_loss_is_that_of_all_tuples(names: str):
     model, (inputs, target) = make(names), draw(names, samples=4)
-    found = msam.MultimodalClosure(model, inputs, target, cross_entropy, balance=rivals.TCMax(model))()
+    found = close_over(model, (inputs, target), rivals.TCMax(model))()
     torch.testing.assert_close(found, all_tuples(model, inputs, target).detach(), **CLOSE)
 
 
@@ -211,7 +201,7 @@ def test_rival_mmpareto(names: str, kind: str):
                 parameter.mul_(8 if kind == "linear" else 4)
 
         def expected(inputs, target, model=model):
-            blocks = owners(model, names)
+            blocks = owners(model)
             g = slopes(cross_entropy(model(inputs), target), model)
             u = slopes(sum(alone(model, inputs, target)), model)
             wanted = [first + second for first, second in zip(g, u, strict=True)]
@@ -226,8 +216,8 @@ def test_rival_mmpareto(names: str, kind: str):
                     wanted[place] = 1.5 * n * max(1.0, float((g[place] + u[place]).norm() / n.norm()))
             return wanted
 
-        balance = rivals.MMPareto(model, blocks=dict(model.parts.items()) if kind == "whole" else None)
-        compare(model, balance, [draw(names, samples=2)], expected)
+        # Where both nearly cancel, their sum's direction is less exact.
+        compare(model, rivals.MMPareto(model), [draw(names, samples=2)], expected, rtol=1e-8)
     assert seen == {True, False}, "both cases must be among the examples"
 
 
@@ -248,31 +238,30 @@ def test_rival_ogm(names: str, kind: str, others: str | None):
         assert min(factors.values()) < 0.35 and max(factors.values()) == 1
         return scaled(model, slopes(cross_entropy(model(inputs), target), model), factors)
 
-    balance = rivals.OGM(model, blocks=dict(model.parts.items()) if kind == "whole" else None, others=others)
-    compare(model, balance, [draw(names) for _ in range(4)], expected)
+    compare(model, rivals.OGM(model, others=others), [draw(names) for _ in range(4)], expected)
 
 
 def test_rival_ogm_noise_is_as_large_as_each_tensor_of_both_encoders_before_it_was_scaled():
-    encoders = {name: nn.Sequential(nn.Linear(150, 200), nn.Tanh(), nn.Linear(200, 1)) for name in "ab"}
-    model = msam.fusion.LateFusion(encoders, nn.Linear(2, CLASSES)).double()
-    inputs, target = {name: torch.randn(9, 150, dtype=torch.float64) for name in "ab"}, torch.randint(CLASSES, (9,))
+    model = make("ab")
+    model.head, inputs, target = nn.Linear(2, CLASSES).double(), *draw("ab")
+    for name in "ab":
+        model.encoders[name] = nn.Sequential(nn.Linear(SIZES[name], 20_000), nn.Tanh(), nn.Linear(20_000, 1)).double()
     plain = slopes(cross_entropy(model(inputs), target), model)
     balance, noises = rivals.OGM(model, noise=True), []
     for _ in range(2):
         model.zero_grad()
-        msam.MultimodalClosure(model, inputs, target, cross_entropy, balance=balance)()
+        close_over(model, (inputs, target), balance)()
         wanted = scaled(model, plain, dict(zip("ab", balance.factors.tolist(), strict=True)))
         noises.append([p.grad - g for p, g in zip(model.parameters(), wanted, strict=True)])
-        for noise, gradient, owner in zip(noises[-1], plain, owners(model, "ab"), strict=True):
+        for noise, gradient, owner in zip(noises[-1], plain, owners(model), strict=True):
             if owner is None or gradient.numel() == 1:
                 torch.testing.assert_close(noise, torch.zeros_like(noise), **CLOSE)
                 continue
-            few = 5 / gradient.numel() ** 0.5
-            assert float(noise.std() / gradient.std()) == pytest.approx(1.0, abs=few)
-            assert abs(float(noise.mean() / gradient.std())) < few
+            assert float(noise.std() / gradient.std()) == pytest.approx(1.0, abs=5 / 20_000**0.5)
+            assert abs(float(noise.mean() / gradient.std())) < 5 / 20_000**0.5
     # Of each encoder, and each batch, its own.
-    for other in (noises[0][4], noises[1][0]):
-        assert abs(float(torch.corrcoef(torch.stack([noises[0][0].flatten(), other.flatten()]))[0, 1])) < 5 / 30_000**0.5
+    same = torch.corrcoef(torch.stack([noises[0][1], noises[0][5], noises[1][1]]))
+    torch.testing.assert_close(same, torch.eye(3, dtype=torch.float64), atol=5 / 20_000**0.5, rtol=0)
 
 
 @pytest.mark.parametrize("steady", [False, True])
@@ -308,9 +297,9 @@ def test_rival_cggm(bound: float | None, clip: float | None, steady: bool):
         norm = sum(float(g.square().sum()) for g in found) ** 0.5
         return found if clip is None else [g * min(1.0, clip / (norm + 1e-6)) for g in found]
 
-    balance = rivals.CGGM(model, bound=bound, clip=clip, steady=steady)
     # Accuracies and factors are in single precision; shares of eight samples are exact there.
-    compare(model, balance, [draw(names, samples=8) for _ in range(6)], expected, rtol=1e-6)
+    balance, batches = rivals.CGGM(model, bound=bound, clip=clip, steady=steady), [draw(names, samples=8) for _ in range(6)]
+    compare(model, balance, batches, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("steady", [False, True])
@@ -330,9 +319,7 @@ def test_rival_arl(kind: str, steady: bool):
         loss = cross_entropy(model(inputs), target) + 3.0 * sum(alone(model, inputs, target))
         return scaled(model, slopes(loss, model), dict(zip("ab", factors, strict=True)))
 
-    blocks = dict(model.parts.items()) if kind == "whole" else None
-    balance = rivals.ARL(model, 3.0, temperature=2.0, blocks=blocks, steady=steady)
-    compare(model, balance, [draw("ab") for _ in range(3)], expected)
+    compare(model, rivals.ARL(model, 3.0, temperature=2.0, steady=steady), [draw("ab") for _ in range(3)], expected)
 
 
 @pytest.mark.parametrize("kind", ["linear", "deep"])
@@ -344,11 +331,8 @@ def test_rival_data_remixing(names: str, kind: str):
     def remixed(inputs, target):
         said, rows, kept = says(model, inputs), [], []
         for i in range(len(target)):
-            apart = {}
-            for name in names:
-                p = said[name][i].softmax(0)
-                apart[name] = (p * (p * CLASSES).log()).sum().item()
-            kept.append(min(apart, key=apart.get))
+            p = {name: said[name][i].detach().softmax(0) for name in names}
+            kept.append(min(names, key=lambda name: float((p[name] * (p[name] * CLASSES).log()).sum())))
             rows.append(answer(model, {name: value[i : i + 1] for name, value in inputs.items()}, {kept[-1]}))
         assert len(set(kept)) > 1
         return slopes(cross_entropy(torch.cat(rows), target), model)
@@ -366,14 +350,11 @@ def test_rival_mslr_learning_rates(steady: bool):
     optimizer = rivals.split_groups_(torch.optim.SGD(model.parameters(), lr=0.1), model)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
     balance = rivals.MSLR(optimizer, initial={"a": 0.9, "b": 1.4}, window=window, steady=steady)
-    scores: dict[str, list[float]] = {name: [] for name in names}
-    means = []
+    scores, means = {name: [] for name in names}, []
     for epoch in range(6):
-        metrics = None
-        if epoch:
-            metrics = {name: float(torch.rand(())) + 0.1 for name in names}
-            for name in names:
-                scores[name].append(metrics[name])
+        metrics = {name: float(torch.rand(())) + 0.1 for name in names} if epoch else None
+        for name, score in (metrics or {}).items():
+            scores[name].append(score)
         balance.start_epoch(epoch, metrics)
         factors = dict(initial)
         for name, past in scores.items():
@@ -384,10 +365,9 @@ def test_rival_mslr_learning_rates(steady: bool):
             factors = dict.fromkeys(names, sum(means) / len(means))
         before = [parameter.detach().clone() for parameter in model.parameters()]
         optimizer.zero_grad()
-        inputs, target = draw(names)
-        msam.MultimodalClosure(model, inputs, target, cross_entropy, balance=balance)()
+        close_over(model, draw(names), balance)()
         optimizer.step()
-        plain = slopes(torch.stack([(p * p.grad).sum() for p in model.parameters()]).sum(), model)
+        plain = [parameter.grad for parameter in model.parameters()]
         rate = 0.1 * 0.5**epoch
         for start, found, move in zip(before, model.parameters(), scaled(model, plain, factors), strict=True):
             torch.testing.assert_close(found.detach(), start - rate * move, **CLOSE)

@@ -7,7 +7,6 @@ of methods that are no controls; those of controls are plain.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,53 +14,11 @@ from statistics import fmean
 
 from study import RECORDS, TASKS
 
-from msam.compare import Interval, find_recipe, mean_interval
-
 sys.path.append(str(Path(__file__).parents[1]))
+from _grids import Row, difference, label, mean_over, points, read_rows, runs_of
 from _pages import replace, table
 
 ROOT = Path(__file__).parents[3]
-TEST_SHARE = 0.25
-Row = dict[str, str]
-Runs = dict[str, dict[int, float]]
-
-
-def read(path: Path) -> list[Row]:
-    """Read a task's reported runs."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def runs_of(rows: Sequence[Row], criterion: str, column: str) -> Runs:
-    """Method -> seed -> number."""
-    found: Runs = {}
-    for row in rows:
-        if row["selected_by"] == criterion:
-            found.setdefault(row["method"], {})[int(row["seed"])] = float(row[column])
-    return found
-
-
-def rivals_of(methods: Sequence[str]) -> int:
-    """How many methods intervals hold together for."""
-    return sum(name != "base" and not find_recipe(name).is_control for name in methods)
-
-
-def difference(runs: Runs, name: str, reference: str = "base") -> Interval:
-    """A method minus a reference, seed by seed."""
-    count = 1 if find_recipe(name).is_control else rivals_of(list(runs))
-    gaps = [runs[name][seed] - runs[reference][seed] for seed in sorted(runs[name])]
-    return mean_interval(gaps, test_share=TEST_SHARE, comparisons=count)
-
-
-def points(interval: Interval) -> str:
-    """Write a difference in points, in bold where it excludes zero."""
-    text = f"{100 * interval.mean:+.1f} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
-    return f"**{text}**" if interval.low > 0 or interval.high < 0 else text
-
-
-def label(name: str) -> str:
-    """How the tables name a method."""
-    return find_recipe(name).label.replace("{base}", "SGD")
 
 
 def task_table(rows: Sequence[Row]) -> list[str]:
@@ -85,15 +42,9 @@ def task_table(rows: Sequence[Row]) -> list[str]:
     return table(head, lines)
 
 
-def mean_over(tasks: dict[str, list[Row]], criterion: str) -> Runs:
-    """Method -> seed -> accuracy with one modality missing, averaged over tasks."""
-    each = [runs_of(rows, criterion, "missing") for rows in tasks.values()]
-    return {name: {seed: fmean(runs[name][seed] for runs in each) for seed in each[0][name]} for name in each[0]}
-
-
 def summary_table(tasks: dict[str, list[Row]]) -> list[str]:
     """Averaged over the tasks within each seed."""
-    tuned, other = mean_over(tasks, "one-missing"), mean_over(tasks, "accuracy")
+    tuned, other = mean_over(tasks, "one-missing", "missing"), mean_over(tasks, "accuracy", "missing")
     gains = {name: difference(tuned, name) for name in tuned if name != "base"}
     lines = []
     for name in sorted(gains, key=lambda name: -gains[name].mean):
@@ -104,12 +55,10 @@ def summary_table(tasks: dict[str, list[Row]]) -> list[str]:
 
 def controls_table(tasks: dict[str, list[Row]]) -> list[str]:
     """Modality-Aware SAM against what its gain may be due to; the intervals hold together."""
-    tuned, lines = mean_over(tasks, "one-missing"), []
+    tuned, lines = mean_over(tasks, "one-missing", "missing"), []
     references = ("sam", "modality_aware_sam_weakest", "sam_blend")
     for reference in references:
-        runs, ours = tuned[reference], tuned["modality_aware_sam"]
-        gaps = [ours[seed] - runs[seed] for seed in sorted(ours)]
-        gap = mean_interval(gaps, test_share=TEST_SHARE, comparisons=len(references))
+        gap = difference(tuned, "modality_aware_sam", reference, comparisons=len(references))
         lines.append([label(reference), points(gap)])
     return table(["Modality-Aware SAM, tuned for it, to", "difference"], lines)
 
@@ -120,7 +69,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=RECORDS)
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "studies" / "missing-modalities.md")
     arguments = parser.parse_args()
-    tasks = {name: read(path) for name in TASKS if (path := arguments.folder / f"{name}.csv").exists()}
+    tasks = {name: read_rows(path) for name in TASKS if (path := arguments.folder / f"{name}.csv").exists()}
     page = arguments.page.read_text(encoding="utf-8")
     page = replace(page, "summary", summary_table(tasks))
     page = replace(page, "controls", controls_table(tasks))

@@ -6,14 +6,14 @@ Four tasks, each compared twice by the protocol of ``msam compare``; some 2,400 
 kept in ``--runs``, so that a study that is stopped goes on; what the page needs of the reported runs goes to one file a task.
 """
 
-import argparse
-import csv
+import sys
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-from msam.compare import DEFAULT, Findings, Grid, Plan, find_out
+from msam.compare import DEFAULT
 from msam.training.source import DatasetSource
+
+sys.path.append(str(Path(__file__).parents[1]))
+from _grids import run_study
 
 RECORDS = Path(__file__).parent / "records"
 TASKS = {
@@ -29,65 +29,11 @@ METHODS = (
     "modality_aware_sam_weakest",
     "sam_blend",
 )
-CRITERIA = ("one-missing", "accuracy")
-COLUMNS = ("selected_by", "method", "strength", "lr_factor", "seed", "accuracy", "missing", "missing_worst")
-
-
-def rows_of(findings: Findings) -> list[dict[str, Any]]:
-    """The reported runs of each method, as they were selected by the comparison's criterion."""
-    rows = []
-    for method in findings.methods:
-        for run in method.records:
-            left = list(run["test"]["without"].values())
-            rows.append(
-                {
-                    "selected_by": findings.select_by,
-                    "method": method.name,
-                    "strength": "" if run["strength"] is None else f"{run['strength']:g}",
-                    "lr_factor": f"{run['lr_factor']:g}",
-                    "seed": run["seed"],
-                    "accuracy": f"{run['test']['metric']:.4f}",
-                    "missing": f"{fmean(left):.4f}",
-                    "missing_worst": f"{min(left):.4f}",
-                }
-            )
-    return rows
 
 
 def main() -> None:
     """Run what is missing, and write a file for each task."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=TASKS, action="append")
-    parser.add_argument("--folder", type=Path, default=RECORDS)
-    parser.add_argument("--runs", type=Path, default=Path("msam-runs") / "missing")
-    parser.add_argument("--methods", nargs="+", default=METHODS)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--tuning-seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    arguments = parser.parse_args()
-    for name in arguments.only or TASKS:
-        rows = []
-        for criterion in CRITERIA:
-            plan = Plan(
-                TASKS[name],
-                tuple(arguments.methods),
-                arguments.seeds,
-                arguments.runs / name,
-                jobs=arguments.jobs,
-                trials=arguments.trials,
-                tuning_seeds=arguments.tuning_seeds,
-                select_by=criterion,
-                command="python examples/studies/missing_modalities/study.py",
-            )
-            grid = Grid(plan)
-            rows += rows_of(find_out(grid.comparison, grid.run()))
-        arguments.folder.mkdir(parents=True, exist_ok=True)
-        with (arguments.folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        print(f"{name}: {len(rows)} runs are reported")
+    run_study(__doc__ or "", TASKS, METHODS, RECORDS, "python examples/studies/missing_modalities/study.py")
 
 
 if __name__ == "__main__":
