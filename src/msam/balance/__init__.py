@@ -11,6 +11,7 @@ from msam.balance.dgl import DGL
 from msam.balance.hook import BalanceHook
 from msam.balance.joint_unimodal import JointUnimodal
 from msam.balance.label_smoothing import LabelSmoothing
+from msam.balance.masam import MASAM
 from msam.balance.masked import DataRemixing, DominantModalityDropout
 from msam.balance.mmpareto import MMPareto
 from msam.balance.modality_dropout import ModalityDropout
@@ -26,6 +27,7 @@ __all__ = [
     "ARL",
     "CGGM",
     "DGL",
+    "MASAM",
     "MSLR",
     "OGM",
     "Balance",

@@ -12,6 +12,7 @@ from msam.balance import (
     ARL,
     CGGM,
     DGL,
+    MASAM,
     MSLR,
     OGM,
     Balance,
@@ -25,6 +26,7 @@ from msam.balance import (
     UnimodalPretraining,
     split_groups_,
 )
+from msam.optim.search import COARSE
 from msam.training import Recipe, Strength
 from msam.training.recipe import Need
 
@@ -77,6 +79,10 @@ def _joint_unimodal(model: nn.Module, base: Optimizer, strength: float | None, *
 def _mslr(model: nn.Module, base: Optimizer, strength: float | None, *, steady: bool = False) -> list[Balance]:
     del strength
     return [MSLR(split_groups_(base, model), steady=steady)]
+
+
+def _masam(base: Optimizer, model: nn.Module, strength: float | None) -> Optimizer:
+    return MASAM(base, rho=_number(strength), model=model)
 
 
 def _recipe(
@@ -142,6 +148,14 @@ BALANCE_RECIPES: tuple[Recipe, ...] = (
         partial(_with, ARL, name="gamma"),
         _WEIGHT,
         needs=("classes", "encoders", "two"),
+        controls=UNIMODAL_CONTROLS,
+    ),
+    Recipe(
+        name="masam",
+        label="MASAM",
+        build_optimizer=_masam,
+        strength=Strength("rho", coarse=COARSE),
+        needs=("encoders",),
         controls=UNIMODAL_CONTROLS,
     ),
     _recipe("unimodal_ensemble", "Unimodal ensemble", partial(_with, UnimodalEnsemble), needs=("split",)),

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from msam.optim.engine.weights import Gradients
 from msam.optim.problem.batch import Batch
 from msam.optim.problem.closure import MultimodalClosure
 
@@ -27,6 +28,8 @@ class Hooks:
     """The modalities' shares of the loss at the last step, shape ``(M,)``, where the method takes contributions."""
     splits = False
     """Whether the loss is taken in two parts, see `split`; else the engine's own step is taken."""
+    keeps_rest = False
+    """In such a step: whether what eps does not move keeps the perturbed part's gradient at theta."""
     doubt: Tensor | None = None
     """A 0-d tensor that is not finite if this step must be skipped although gradients may be finite."""
     selects: Callable[[Tensor], bool] | None = None
@@ -96,6 +99,14 @@ class Hooks:
             Both parts.
         """
         raise NotImplementedError
+
+    def look(self, perturbed: Gradients, plain: Gradients) -> None:
+        """Look at the gradients of both parts at theta, before the way up; both are multiplied by the loss scale.
+
+        Args:
+            perturbed: Parameter -> gradient of the part that is taken at theta + eps.
+            plain: Parameter -> gradient of the other one.
+        """
 
     def explain(self, batch: Batch) -> str:
         """Say what was not finite, after a step that was skipped, at the weights of before.

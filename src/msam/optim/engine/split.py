@@ -96,8 +96,26 @@ def _first_pass(engine: Engine, batch: Batch) -> FirstPass:
     return FirstPass(sum(losses[1:], losses[0]), plain, noise)
 
 
+def _keep_rest(engine: Engine, plain: Gradients) -> Gradients:
+    """Add up the gradients at theta of what eps does not move."""
+    moves = engine.selects
+    resting = [parameter for parameter in engine.weights if moves is not None and not moves(parameter)]
+    found = {p: (p.grad, plain.get(p)) for p in resting}
+    return {p: _sum(perturbed, other) for p, (perturbed, other) in found.items() if perturbed is not None or other is not None}
+
+
+def _sum(first: Tensor | None, second: Tensor | None) -> Tensor:
+    if first is None or second is None:
+        one = first if first is not None else second
+        assert one is not None, "there is one"
+        return one.clone()
+    return first + second
+
+
 def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[float], scaling: Scaling) -> bool:
     """Run the perturbed part's pass at theta + eps, on top of the plain part's gradient."""
+    engine.hooks.look(engine.weights.take(), first.plain)
+    rest = _keep_rest(engine, first.plain) if engine.hooks.keeps_rest else {}
     scaling.remove_(engine.gradients)
     if engine.model is None or engine.geometry.remembers:
         norm = engine.platform.norm([*engine.gradients(), *engine.weights.as_real(list(first.plain.values()))])
@@ -121,6 +139,8 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
                 loss = engine.hooks.split(index, part, part.losses(), first=False).perturbed
                 (loss * batch.factor(loss) * weight).backward()
         engine.account.counts["passes"] += len(batch.parts)
+        for parameter, gradient in rest.items():
+            parameter.grad = gradient
         engine.check_populated()
     finally:
         ascent.restore_()
