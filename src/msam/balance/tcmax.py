@@ -90,7 +90,7 @@ def total_correlation(parts: Tensor, target: Tensor) -> Tensor:
     """
     parts = parts if parts.dtype in {torch.float32, torch.float64} else parts.float()
     ignored = target == IGNORED
-    constant = len(parts) * (~ignored).sum().log() + log(parts.shape[2])
+    constant = len(parts) * (~ignored).sum().to(parts).log() + log(parts.shape[2])
     joint = parts.masked_fill(ignored[:, None], -torch.inf) if ignored.device.type != "cpu" or bool(ignored.any()) else parts
     return joint.logsumexp(1).sum(0).logsumexp(0) + nll_loss(parts.sum(0), target) - constant
 

@@ -1,5 +1,6 @@
 """Which remedy the evidence supports, or that nothing needs fixing."""
 
+from msam.balance.candidates import Evidence, name_candidates
 from msam.diagnosis.measured import Measured
 from msam.diagnosis.wording import SHARE, join_words, metric_units
 
@@ -7,6 +8,10 @@ WIDE = 0.05
 """A loss that its interval allows to be larger than this leaves the question of starvation open."""
 
 _DECIDES = "`msam compare` tells which helps on your task, and at what cost"
+
+
+def _candidates(evidence: Evidence) -> str:
+    return f"candidates, {name_candidates(evidence)}; {_DECIDES}"
 
 
 def suggest_remedy(diagnosis: Measured) -> list[str]:
@@ -60,10 +65,7 @@ def _about_starvation(diagnosis: Measured) -> str:
             if largest <= WIDE
             else ""
         )
-        return (
-            f"Remedy: the {branches} lost information in training together: try joint + unimodal losses or modality dropout; "
-            f"{_DECIDES}.{small}{only}"
-        )
+        return f"Remedy: the {branches} lost information in training together; {_candidates('starved')}.{small}{only}"
     losses = [probe.lost for probe in diagnosis.probes.values()]
     known = [lost for lost in losses if lost is not None]
     if not known:
@@ -97,7 +99,8 @@ def _about_sufficient(diagnosis: Measured, enough: str) -> str:
         return f"{opening}, and the raw inputs of {join_words(others)} read at chance: nothing needs fixing."
     return (
         f"{opening}, and no branch lost anything measurable: nothing needs fixing for the {diagnosis.metric} with everything "
-        f"present, although {join_words(able)} can be read by itself."
+        f"present, although {join_words(able)} can be read by itself. If it shall be of use all the same there are "
+        f"{_candidates('redundant')}."
     )
 
 
@@ -112,12 +115,12 @@ def _about_missing(diagnosis: Measured) -> list[str]:
             if gap.sign > 0:
                 sentences.append(
                     f"Without {name}, the model falls behind what the others know: {units.level(view.without[name])}, "
-                    f"{SHARE.amount(gap)} less than a linear probe of one other modality. If {name} can be missing, train with "
-                    f"modality dropout; {_DECIDES}."
+                    f"{SHARE.amount(gap)} less than a linear probe of one other modality. If {name} can be missing there are "
+                    f"{_candidates('missing')}."
                 )
         elif view.above_nothing[name].sign <= 0:
             sentences.append(
                 f"Without {name}, {diagnosis.metric} is no better than with nothing at all. If {name} can be missing and the "
-                f"others know something by themselves, which a `probe_loader` would tell, modality dropout is the remedy."
+                f"others know something by themselves, which a `probe_loader` would tell, there are {_candidates('missing')}."
             )
     return sentences

@@ -2,6 +2,7 @@
 
 import math
 
+from msam.balance.candidates import name_candidates
 from msam.compare import Findings, MethodFindings, paired_interval
 from msam.report.evidence import (
     Relation,
@@ -133,7 +134,13 @@ def _advise_starved(findings: Findings) -> list[str]:
     if not asks_for_missing(findings):
         return []
     losses = {name: fate.loss.mean for name, fate in findings.starvation.items() if is_starved(fate.loss)}
-    return _advise_branch(findings, max(losses, key=losses.__getitem__)) if losses else []
+    if not losses:
+        return []
+    more = name_candidates("starved", [method.name for method in findings.methods])
+    return [
+        *_advise_branch(findings, max(losses, key=losses.__getitem__)),
+        *([f"For a starved branch, {more}."] if more else []),
+    ]
 
 
 def _advise_branch(findings: Findings, name: str) -> list[str]:
