@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from msam.balance.alone import split_parts
-from msam.balance.base import Balance, keep_finite
+from msam.balance.base import Balance
 from msam.balance.needs import is_split
 from msam.checks import as_number, check_type
 from msam.contribution.coalitions import all_coalitions
@@ -29,7 +29,7 @@ class AGM(Balance):
         r_m   = exp(M/(M-1) (mean_k s_k - s_m))
         tau_m = exp(M/(M-1) (mean_k t_k - t_m)),  t = mean of s over all batches before
         kappa_m = exp(alpha min(tau_m - r_m, bound))
-        gradient = that of  sum_m kappa_m <delta, Phi_m>,   delta = dL/df(all), held
+        gradient = that of  L - <delta, f(all)> + sum_m kappa_m <delta, Phi_m>,   delta = dL/df(all), held
 
     so that with ``kappa = 1`` it is that of L. No gradient is touched after it was computed, and no hook is needed. At the
     first batch ``tau = 1``.
@@ -60,7 +60,7 @@ class AGM(Balance):
     """
 
     draws = False
-    remembers: ClassVar[tuple[str, ...]] = ("scores", "taken", "factors")
+    remembers: ClassVar[tuple[str, ...]] = ("names", "scores", "taken")
 
     def __init__(self, model: nn.Module, alpha: float = 1.0, *, bound: float | None = None) -> None:
         super().__init__()
@@ -68,16 +68,23 @@ class AGM(Balance):
         self.alpha = as_number("alpha", alpha, 0, bounds="[)", remedy="0 is joint training")
         self.bound = None if bound is None else as_number("bound", bound, float("-inf"))
         self.scores: Tensor | None = None
-        """Mean losses of the parts over all batches so far, shape ``(M,)``."""
-        self.taken = 0
-        """Batches in it."""
+        """Mean losses of the parts over all batches so far, shape ``(M,)``, in the order of `names`."""
+        self.taken: Tensor | None = None
+        """Batches in it, 0-d."""
+        self.names: list[str] = []
+        """Of the modalities, in the first batch's order."""
         self.factors: Tensor | None = None
         """kappa of the last batch, shape ``(M,)``."""
-        self._names: tuple[str, ...] = ()
 
     @override
     def mask_(self, closure: MultimodalClosure, generator: torch.Generator) -> None:
-        self._names, count = closure.modalities, len(closure.modalities)
+        count = len(closure.modalities)
+        self.names = self.names or list(closure.modalities)
+        if set(closure.modalities) != set(self.names):
+            raise InvalidValueError(
+                f"AGM keeps a mean for each modality, found {list(closure.modalities)} after {self.names}; make another one "
+                "for another task, and give absent modalities by `present` or `templates`"
+            )
         if count < 2:
             raise InvalidValueError(f"AGM weighs modalities against each other, found {count}; leave it out")
         if count > MOST and not is_split(closure.late_fusion):
@@ -96,12 +103,13 @@ class AGM(Balance):
                 "logits"
             )
         delta = _slope(loss, output)
-        parts = self._find_parts(closure, output)
+        found = self._find_parts(closure, output)
+        parts = {name: found[name] for name in self.names}
         factors = self.once(closure, lambda: self._weigh(closure, parts))
         weighed = torch.stack([(delta * part.to(delta)).sum() for part in parts.values()])
-        surrogate = (factors.to(weighed) * weighed).sum()
-        # Its value is the loss; its gradient is the surrogate's.
-        return loss.detach() + (surrogate - surrogate.detach())
+        surrogate = (factors.to(weighed) * weighed).sum() - (delta * output.to(delta)).sum()
+        # Its value is the loss. What of its gradient goes through the output is exchanged; what does not, stays.
+        return loss + (surrogate - surrogate.detach())
 
     def _find_parts(self, closure: MultimodalClosure, output: Tensor) -> dict[str, Tensor]:
         """Take the output apart by Shapley values, with its graph."""
@@ -117,12 +125,16 @@ class AGM(Balance):
 
     @torch.no_grad()
     def _weigh(self, closure: MultimodalClosure, parts: Mapping[str, Tensor]) -> Tensor:
-        scores = torch.stack([closure.mean_loss(part) for part in parts.values()]).detach()
+        scores = torch.stack([closure.mean_loss(part) for part in parts.values()])
+        # A mean over many batches stands still in half precision.
+        scores = scores if scores.dtype == torch.float64 else scores.float()
         before = torch.zeros_like(scores) if self.scores is None else self.scores.to(scores)
+        taken = torch.zeros_like(scores[0]) if self.taken is None else self.taken.to(scores)
         difference = _lead(before) - _lead(scores)
         found = (self.alpha * (difference if self.bound is None else difference.clamp_max(self.bound))).exp()
-        self.taken += 1
-        self.scores = keep_finite(before, before + (scores - before) / self.taken)
+        ok = scores.isfinite().all()
+        self.taken = taken + ok
+        self.scores = torch.where(ok, before + (scores - before) / (taken + 1), before)
         self.factors = found
         return found
 
@@ -134,8 +146,8 @@ class AGM(Balance):
             ``factors`` of the last batch, by modality.
         """
         found = super().summary()
-        if self.factors is not None and self._names:
-            found["factors"] = dict(zip(self._names, self.factors.tolist(), strict=True))
+        if self.factors is not None:
+            found["factors"] = dict(zip(self.names, self.factors.tolist(), strict=True))
         return found
 
 
@@ -149,7 +161,7 @@ def _slope(loss: Tensor, output: Tensor) -> Tensor:
     """The gradient of a loss with respect to the output. In half precision a small one would be rounded to zero."""
     half = output.dtype in {torch.float16, torch.bfloat16}
     scale = 1024.0 if half else 1.0
-    [slope] = torch.autograd.grad(loss * scale if half else loss, output)
+    [slope] = torch.autograd.grad(loss * scale if half else loss, output, retain_graph=True)
     return slope.float() / scale if half else slope
 
 

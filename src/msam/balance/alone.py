@@ -131,3 +131,20 @@ def unimodal_outputs(method: str, closure: MultimodalClosure) -> dict[str, Tenso
                 f"{method} needs an output that is a tensor, found {type(output).__name__}; have the model return its logits"
             )
     return found
+
+
+def check_logits(method: str, output: object) -> None:
+    """Refuse outputs that are no logits of classes: the softmax over one is always 1.
+
+    Args:
+        method: For messages.
+        output: Of the model.
+
+    Raises:
+        InvalidValueError: If it is none.
+    """
+    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] < 2:
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise InvalidValueError(
+            f"{method} needs a logit for each class, (B, C), found {found}; use another method for this task"
+        )

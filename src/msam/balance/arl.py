@@ -6,11 +6,12 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from msam.balance.alone import unimodal_losses, unimodal_outputs
+from msam.balance.alone import check_logits, unimodal_losses, unimodal_outputs
 from msam.balance.scaled import ScaledGradients
 from msam.balance.tcmax import check_classes
 from msam.checks import as_number
 from msam.contribution import true_class_probability
+from msam.contribution.values import IGNORED
 from msam.errors import InvalidValueError
 from msam.optim.problem.blocks import Block
 from msam.optim.problem.closure import MultimodalClosure
@@ -82,7 +83,9 @@ class ARL(ScaledGradients):
     def find_factors(self, closure: MultimodalClosure) -> Tensor:
         outputs = unimodal_outputs("ARL", closure)
         logits = [outputs[name] for name in self.blocks]
-        entropies = [-(each.softmax(1) * each.log_softmax(1)).sum(1).mean() for each in logits]
+        check_logits("ARL", logits[0])
+        kept = closure.target != IGNORED
+        entropies = [-(each.softmax(1) * each.log_softmax(1)).sum(1).where(kept, 0.0).sum() for each in logits]
         right = [true_class_probability(each, closure.target).sum() for each in logits]
         tiny = torch.finfo(entropies[0].dtype).tiny
         sure = entropies[1] / entropies[0].clamp_min(tiny)

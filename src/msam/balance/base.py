@@ -1,6 +1,6 @@
 """What all balancing methods have in common: where they act, what they keep, and what they promise."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from math import isfinite
 from random import Random
 from typing import Any, ClassVar, TypeVar, cast
@@ -51,6 +51,11 @@ class Balance:
     """Whether `mask_` takes random numbers; to make a generator takes as long as a small layer."""
 
     @property
+    def exclusive(self) -> bool:
+        """Whether it makes a loss of its own or changes what the head sees, so that a closure can have one such method only."""
+        return any(getattr(type(self), name) is not getattr(Balance, name) for name in ("features", "loss"))
+
+    @property
     def needs_epochs(self) -> bool:
         """Whether it must be told of each epoch, by `start_epoch`."""
         return False
@@ -83,7 +88,14 @@ class Balance:
 
         Raises:
             InvalidStateError: If it needs to be told of epochs, and was not.
+            InvalidValueError: If the closure has it already, or another one that it does not go with.
         """
+        for other in closure.balances:
+            if other is self or (self.exclusive and isinstance(other, Balance) and other.exclusive):
+                raise InvalidValueError(
+                    "a closure can have one balancing method that makes a loss of its own or changes what the head sees, found "
+                    f"{type(other).__name__} and {type(self).__name__}; leave one of them out"
+                )
         if self.needs_epochs and self.epoch is None:
             raise InvalidStateError(
                 f"{type(self).__name__} must know the epoch, found none; call balance.start_epoch(epoch, metrics) before each "
@@ -141,6 +153,13 @@ class Balance:
         """
         del closure, weight
         run(retain_graph=retain_graph)
+
+    def abandon_(self, closure: MultimodalClosure) -> None:
+        """Put right what a pass that an error has ended may have left.
+
+        Args:
+            closure: Of the batch.
+        """
 
     def once(self, closure: MultimodalClosure, find: Callable[[], Found]) -> Found:
         """Find something in the first pass of a step, and take it again in later ones.
@@ -213,15 +232,36 @@ class Balance:
         """
         check_type("a state", state, dict, "a dict, such as state_dict() returned")
         wanted = {"method", "batches", "epoch", *self.remembers}
+        self.check_state(state, wanted)
+        self.batches, self.epoch = state["batches"], state["epoch"]
+        for name in self.remembers:
+            setattr(self, name, _copy(state[name]))
+
+    def check_state(self, state: dict[str, Any], wanted: Set[str]) -> None:
+        """Refuse a state that cannot be loaded, before anything of it is.
+
+        Args:
+            state: It.
+            wanted: Its keys.
+
+        Raises:
+            InvalidTypeError: If something in it is of another type.
+            InvalidValueError: If it is of another method, or lacks something.
+        """
         if state.get("method") != type(self).__name__ or not wanted <= set(state):
             raise InvalidValueError(
                 f"a state must be one of {type(self).__name__} with {sorted(wanted)}, found one of {state.get('method')!r} "
                 "with "
                 f"{sorted(map(str, state))}; nothing was loaded: give what its state_dict() returned"
             )
-        self.batches, self.epoch = as_count("batches", state["batches"]), state["epoch"]
+        as_count("batches", state["batches"])
+        if state["epoch"] is not None:
+            as_count("epoch", state["epoch"])
         for name in self.remembers:
-            setattr(self, name, _copy(state[name]))
+            now, new = getattr(self, name), state[name]
+            kinds = (Tensor, type(None)) if now is None or isinstance(now, Tensor) else type(now)
+            if name != "dominant":
+                check_type(f"{name!r} in a state of {type(self).__name__}", new, kinds, "what its state_dict() returned")
 
 
 _NO_NUMBERS = Generator()

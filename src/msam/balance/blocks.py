@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from msam.balance.needs import encoders_of
+from msam.checks import check_type
 from msam.errors import InvalidValueError
 from msam.optim.problem.blocks import Block, list_parameters
+from msam.optim.problem.closure import MultimodalClosure
 
 Gradients = dict[Tensor, Tensor]
 """Parameter -> its gradient."""
@@ -29,6 +31,8 @@ def collect_encoders(method: str, model: nn.Module, blocks: Mapping[str, Block] 
     Raises:
         InvalidValueError: If there are none, or two modalities share one.
     """
+    if blocks is not None:
+        check_type("blocks", blocks, Mapping, "a mapping of modality name -> module, parameter or several of them")
     given = blocks if blocks is not None else encoders_of(method, model, more=", or pass blocks={modality: module}")
     found = {name: list(dict.fromkeys(list_parameters(name, block))) for name, block in given.items()}
     for name, parameters in found.items():
@@ -43,6 +47,35 @@ def collect_encoders(method: str, model: nn.Module, blocks: Mapping[str, Block] 
     return found
 
 
+def check_blocks(method: object, closure: MultimodalClosure, blocks: Mapping[str, list[Tensor]], batches: int) -> None:
+    """Refuse a closure of other modalities, or of a model whose parameters are others; now and then, as it takes a walk.
+
+    Args:
+        method: Whose blocks they are, for messages.
+        closure: Of a batch.
+        blocks: Modality name -> its parameters.
+        batches: How many closures there were, this one included.
+
+    Raises:
+        InvalidValueError: If names differ, or the closure's model does not have the blocks' parameters.
+    """
+    name = type(method).__name__
+    if set(closure.modalities) != set(blocks):
+        raise InvalidValueError(
+            f"{name} must have a block for each modality of the batch, found {list(blocks)} for "
+            f"{list(closure.modalities)}; name the same in both"
+        )
+    if closure.model is not None and batches % _LOOKS == 1:
+        known = set(closure.model.parameters())
+        foreign = [modality for modality, block in blocks.items() if not known.issuperset(block)]
+        if foreign:
+            raise InvalidValueError(
+                f"{name} must be made for the model that the closure runs, found parameters of {foreign} that the model does "
+                "not have: it was copied, rebuilt or reparametrised since; make the method anew, or copy both in one go"
+            )
+
+
+_LOOKS = 100
 _BLOCKS = "pass blocks={modality: module or parameters}, such as {'image': model.adapters['image']}"
 
 

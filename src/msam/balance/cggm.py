@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from msam.balance.alone import require_late_fusion
+from msam.balance.alone import check_logits, require_late_fusion
 from msam.balance.base import keep_finite
 from msam.balance.blocks import own_gradients, scale_gradients_
 from msam.balance.needs import encoders_of
@@ -104,8 +104,7 @@ class CGGM(ScaledGradients):
     def find_factors(self, closure: MultimodalClosure) -> Tensor:
         features = closure.features
         assert features is not None, "a forward pass has run"
-        if not isinstance(closure.output, Tensor) or closure.output.ndim != 2:
-            raise InvalidValueError(f"CGGM needs logits (B, C), found {type(closure.output).__name__}; use another method")
+        check_logits("CGGM", closure.output)
         classes = closure.output.shape[1]
         now = torch.stack([self._teach(name, features[name], closure.target, classes) for name in self.blocks])
         before = torch.zeros_like(now) if self.accuracies is None else self.accuracies.to(now)
@@ -134,7 +133,7 @@ class CGGM(ScaledGradients):
         ok = momentum.isfinite().all()
         self.momenta[name] = torch.where(ok, momentum, self.momenta[name])
         self.classifiers[name] = torch.where(ok, weights - self.classifier_lr * momentum, weights)
-        return right
+        return torch.where(ok, right, torch.nan)
 
     @override
     def backward(
@@ -151,6 +150,8 @@ class CGGM(ScaledGradients):
     def _clip_(self, weight: Tensor | float) -> None:
         """Clip the gradient of the whole model, by its norm without the factors of the step."""
         assert self.clip is not None
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        bound = self.clip * (weight.to(norm) if isinstance(weight, Tensor) else weight)
-        scale_gradients_(self._parameters, (bound / (norm + 1e-6)).clamp_max(1.0))
+        found = [p.grad for p in self._parameters if p.grad is not None]
+        dense = [g if g.layout == torch.strided else g.coalesce().values() for g in found]
+        norm = torch.nn.utils.get_total_norm(dense)
+        size = weight.to(norm).abs() if isinstance(weight, Tensor) else abs(weight)
+        scale_gradients_(self._parameters, (self.clip * size / (norm + 1e-6 * size)).clamp_max(1.0))

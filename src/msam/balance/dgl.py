@@ -49,11 +49,8 @@ class DGL(Balance):
 
     def __init__(self, model: nn.Module, alpha: float = 4.0) -> None:
         super().__init__()
-        encoders = encoders_of("DGL", model)
+        encoders_of("DGL", model)
         self.alpha = as_number("alpha", alpha, 0, remedy="without unimodal losses nothing trains the encoders")
-        encoded = {parameter for encoder in encoders.values() for parameter in encoder.parameters()}
-        self.fusion: list[Tensor] = [parameter for parameter in model.parameters() if parameter not in encoded]
-        """Parameters that are of no encoder."""
 
     @override
     def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
@@ -65,9 +62,16 @@ class DGL(Balance):
 
     @override
     def loss(self, closure: MultimodalClosure, loss: Tensor) -> Tensor:
-        with _held(self.fusion):
+        with _held(_fusion_of(closure)):
             alone = unimodal_losses(closure)
         return loss + self.alpha * alone.sum()
+
+
+def _fusion_of(closure: MultimodalClosure) -> list[Tensor]:
+    """List the parameters of a closure's model that are of no encoder; those of a model that is no module are not known."""
+    model = require_late_fusion("DGL", closure)
+    encoded = {parameter for encoder in model.encoders.values() for parameter in encoder.parameters()}
+    return [parameter for parameter in closure.model.parameters() if parameter not in encoded] if closure.model else []
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
-from msam.balance.alone import require_late_fusion, unimodal_losses, unimodal_outputs
+from msam.balance.alone import check_logits, require_late_fusion, unimodal_losses, unimodal_outputs
 from msam.balance.base import Balance, keep_finite
 from msam.balance.needs import encoders_of
 from msam.balance.tcmax import check_classes
@@ -97,19 +97,18 @@ class DominantModalityDropout(Balance):
     def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
         keep = torch.rand(closure.samples, generator=generator) >= self.rate
         closure.notes[self, "looks"] = (self.batches - 1) % self.interval == 0
-        if self.dominant not in closure.modalities:
-            return
-        if closure.late_fusion is None:
+        closure.notes[self, "keep"] = keep
+        if closure.late_fusion is None and self.dominant in closure.modalities:
             closure.mask_({self.dominant: keep}, closure.baseline)
-        else:
-            closure.notes[self, "keep"] = self.dominant, keep
 
     @override
     def features(self, closure: MultimodalClosure, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        # Who dominated before: this batch's own contributions are for the next one.
+        dominant = self.once(closure, lambda: self.dominant)
         self._look(closure)
-        if (self, "keep") not in closure.notes:
+        if dominant is None or dominant not in features:
             return features
-        dominant, keep = closure.notes[self, "keep"]
+        keep = closure.notes[self, "keep"]
         return keep_rows(closure, features, {dominant: keep.to(features[dominant].device, non_blocking=True)})
 
     @override
@@ -199,8 +198,11 @@ class DataRemixing(Balance):
     def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
         require_late_fusion("DataRemixing", closure)
         check_classes("DataRemixing", closure.target)
-        if not self.remixes and self.weight:
-            closure.penalties.append(lambda of: self.weight * unimodal_losses(of).sum())
+        if self.weight:
+            closure.penalties.append(self._penalise)
+
+    def _penalise(self, closure: MultimodalClosure) -> Tensor:
+        return torch.zeros(()) if self.remixes else self.weight * unimodal_losses(closure).sum()
 
     @override
     def features(self, closure: MultimodalClosure, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -212,6 +214,7 @@ class DataRemixing(Balance):
     @torch.no_grad()
     def _choose(self, closure: MultimodalClosure) -> Tensor:
         outputs = unimodal_outputs("DataRemixing", closure)
+        check_logits("DataRemixing", next(iter(outputs.values())))
         sure = torch.stack([(each.softmax(1) * each.log_softmax(1)).sum(1) for each in outputs.values()])
         presence = closure.presence()
         if presence is not None:

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from msam.balance.alone import unimodal_losses
 from msam.balance.base import Balance
-from msam.balance.blocks import Gradients, collect_encoders, own_gradients, take_gradients
+from msam.balance.blocks import Gradients, check_blocks, collect_encoders, own_gradients, take_gradients
 from msam.checks import as_number
 from msam.errors import InvalidStateError
 from msam.optim.problem.balancing import Backward
@@ -67,6 +67,7 @@ class MMPareto(Balance):
     @override
     def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
         refuse_processes("MMPareto")
+        check_blocks(self, closure, self.blocks, self.batches)
 
     @override
     def loss(self, closure: MultimodalClosure, loss: Tensor) -> Tensor:
@@ -74,6 +75,10 @@ class MMPareto(Balance):
         closure.notes[self] = unimodal
         # Its value is that of both; the gradient of the other part has a pass of its own.
         return loss + unimodal.detach()
+
+    @override
+    def abandon_(self, closure: MultimodalClosure) -> None:
+        closure.notes.pop(self, None)
 
     @override
     def backward(
@@ -119,17 +124,17 @@ def merge_(blocks: Sequence[list[Tensor]], joint: Gradients, alone: Gradients, s
     """
     owners = [(index, p) for index, block in enumerate(blocks) for p in block if p in joint and p in alone]
     if owners:
-        first, total = [joint[p] for _, p in owners], [_dense(alone[p]) for _, p in owners]
-        first = [_dense(gradient) for gradient in first]
-        lengths = _squares(first), _squares(total)
-        torch._foreach_add_(total, first)
-        weights = _weigh(*lengths, _squares(total), [index for index, _ in owners], scale)
-        # n = A g + B u = (A - B) g + B (g + u), in the buffers that are there.
-        torch._foreach_mul_(first, _like(weights[0] - weights[1], first))
-        torch._foreach_mul_(total, _like(weights[1], total))
-        torch._foreach_add_(total, first)
-        for (_, parameter), gradient in zip(owners, total, strict=True):
-            parameter.grad = gradient
+        first, second = [_dense(joint[p]) for _, p in owners], [_dense(alone[p]) for _, p in owners]
+        weights, wanted = _weigh(first, second, [index for index, _ in owners])
+        torch._foreach_mul_(first, _like(weights[0], first))
+        torch._foreach_mul_(second, _like(weights[1], second))
+        torch._foreach_add_(first, second)
+        found = _lengths(first)
+        stretch = torch.where(found > 0, wanted / found, 1.0).clamp_min(1)
+        torch._foreach_mul_(first, _like(scale * torch.where(weights[2], 1.0, stretch), first))
+        for (_, parameter), gradient in zip(owners, first, strict=True):
+            sparse = joint[parameter].layout != torch.strided and alone[parameter].layout != torch.strided
+            parameter.grad = gradient.to_sparse(1) if sparse else gradient
     for parameter in (p for block in blocks for p in block if (p in joint) != (p in alone)):
         # Only one of the losses reaches it, so that nothing conflicts.
         parameter.grad = (joint if parameter in joint else alone)[parameter] * scale
@@ -139,14 +144,21 @@ def _dense(gradient: Tensor) -> Tensor:
     return gradient if gradient.layout == torch.strided else gradient.to_dense()
 
 
-def _squares(gradients: list[Tensor]) -> Tensor:
-    """Squared lengths, ``(T,)``, in double precision: differences of them are taken."""
+def _lengths(gradients: list[Tensor]) -> Tensor:
+    """Of each tensor, ``(T,)``, in double precision."""
     kinds = {(gradient.dtype, gradient.device) for gradient in gradients}
     half = any(dtype in {torch.float16, torch.bfloat16} for dtype, _ in kinds)
     norms = list(torch._foreach_norm(gradients, dtype=torch.float32) if half else torch._foreach_norm(gradients))
     if len(kinds) > 1:
         norms = [norm.to(norms[0].device, torch.float64) for norm in norms]
-    return torch.stack(norms).double().square()
+    return torch.stack(norms).double()
+
+
+def _products(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """Of each pair of tensors, ``(T,)``: by multiplying them, as a difference of squared lengths forgets the shorter one."""
+    pairs = [(g.flatten(), u.flatten()) for g, u in zip(first, second, strict=True)]
+    single = [(g, u) if g.dtype in {torch.float32, torch.float64} else (g.float(), u.float()) for g, u in pairs]
+    return torch.stack([torch.dot(g, u).to(first[0].device, torch.float64) for g, u in single])
 
 
 def _like(weights: Tensor, gradients: list[Tensor]) -> list[Tensor]:
@@ -157,18 +169,14 @@ def _like(weights: Tensor, gradients: list[Tensor]) -> list[Tensor]:
     return [weight.to(gradient) for weight, gradient in zip(weights, gradients, strict=True)]
 
 
-def _weigh(gg: Tensor, uu: Tensor, ss: Tensor, owners: list[int], scale: float) -> tuple[Tensor, Tensor]:
-    """Find the factors of both gradients, ``(T,)`` each, from the squared lengths of g, u and g + u, tensor by tensor."""
-    own = torch.nn.functional.one_hot(torch.tensor(owners)).to(gg)
-    parts = torch.stack([gg, (ss - gg - uu) / 2, uu])
-    total_gg, total_gu, total_uu = parts @ own
-    apart = (total_gg - 2 * total_gu + total_uu).clamp_min(torch.finfo(torch.float64).tiny)
-    share = ((total_uu - total_gu) / apart).clamp(0, 1)
-    agree = (total_gu > 0)[own.argmax(1)]
-    share = share[own.argmax(1)]
+def _weigh(joint: list[Tensor], alone: list[Tensor], owners: list[int]) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Find the factors of both gradients, whether they agree, and the length of their sum; ``(T,)`` each."""
+    own = torch.nn.functional.one_hot(torch.tensor(owners)).to(joint[0].device, torch.float64)
+    parts = torch.stack([_lengths(joint).square(), _products(joint, alone), _lengths(alone).square()])
+    gg, gu, uu = parts @ own
+    share = ((uu - gu) / (gg - 2 * gu + uu).clamp_min(torch.finfo(torch.float64).tiny)).clamp(0, 1)
+    places = own.argmax(1)
+    agree, share = (gu > 0)[places], share[places]
     first, second = torch.where(agree, 1.0, 2 * share), torch.where(agree, 1.0, 2 * (1 - share))
-    _, gu, _ = parts
-    length = (first**2 * gg + 2 * first * second * gu + second**2 * uu).clamp_min(0).sqrt()
-    stretch = torch.where(length > 0, ss.sqrt() / length, 1.0).clamp_min(1)
-    stretch = scale * torch.where(agree, 1.0, stretch)
-    return first * stretch, second * stretch
+    wanted = (parts[0] + 2 * parts[1] + parts[2]).clamp_min(0).sqrt()
+    return (first, second, agree), wanted

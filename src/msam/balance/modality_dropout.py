@@ -36,7 +36,7 @@ class ModalityDropout(Balance):
     def __init__(self, probability: float, baseline: Baseline | str | None = None, *, seed: int = 0) -> None:
         super().__init__(seed=seed)
         self.probability = as_number("probability", probability, 0, 1, bounds="[]", remedy="use 0 to drop nothing")
-        self.baseline = baseline
+        self.baseline = None if baseline is None else find_baseline(baseline)
 
     def __repr__(self) -> str:
         return f"ModalityDropout(probability={self.probability}, baseline={self.baseline})"
@@ -45,7 +45,7 @@ class ModalityDropout(Balance):
     def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
         keep = self._draw(closure.samples, len(closure.modalities), generator)
         kept = {name: keep[:, index] for index, name in enumerate(closure.modalities)}
-        closure.mask_(kept, closure.baseline if self.baseline is None else find_baseline(self.baseline))
+        closure.mask_(kept, closure.baseline if self.baseline is None else self.baseline)
 
     def _draw(self, samples: int, modalities: int, generator: Generator) -> Tensor:
         keep = torch.rand(samples, modalities, generator=generator) >= self.probability

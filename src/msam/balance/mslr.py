@@ -1,5 +1,6 @@
 """MSLR: each modality's learning rate follows how its validation score moves."""
 
+import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,7 +14,9 @@ from msam.balance.blocks import collect_encoders
 from msam.checks import as_count, as_number, check_type
 from msam.errors import InvalidValueError
 from msam.optim.problem.blocks import Block
+from msam.optim.problem.closure import MultimodalClosure
 
+_HANDLES = "_msam_modality_rates"
 KEY = "modality"
 """Of a group of parameters: which modality it belongs to."""
 
@@ -63,7 +66,7 @@ class MSLR(Balance):
     """
 
     draws = False
-    remembers: ClassVar[tuple[str, ...]] = ("scores", "factors", "total", "taken")
+    remembers: ClassVar[tuple[str, ...]] = ("scores", "factors", "means")
 
     def __init__(
         self,
@@ -92,14 +95,14 @@ class MSLR(Balance):
             self.initial[name] = as_number(f"initial[{name!r}]", value, 0, remedy="1 leaves the rate as it is")
         self.window = as_count("window", window, 1)
         self.steady = bool(steady)
-        self.scores: dict[str, list[float]] = {name: [] for name in self.initial}
-        """Modality name -> its last scores, at most `window` and one."""
+        self.scores: dict[str, list[tuple[int, float]]] = {name: [] for name in self.initial}
+        """Modality name -> epoch, and the score of the epoch before it; the last ones, at most `window` and one."""
         self.factors: dict[str, float] = dict(self.initial)
         """Modality name -> what its learning rate is multiplied by."""
-        self.total, self.taken = 0.0, 0
+        self.means: dict[int, float] = {}
+        """Epoch -> mean of the factors."""
         self._rates: list[tuple[dict[str, Any], Any]] = []
-        base.register_step_pre_hook(self._raise_rates)
-        base.register_step_post_hook(self._restore_rates)
+        _take_over(base, self)
 
     @property
     @override
@@ -110,9 +113,13 @@ class MSLR(Balance):
     def start_epoch(self, epoch: int, metrics: Mapping[str, float] | None = None) -> None:
         super().start_epoch(epoch, metrics)
         factors = {name: self.initial[name] * self._ratio(self.scores[name]) for name in self.initial}
-        self.total += sum(factors.values()) / len(factors)
-        self.taken += 1
-        self.factors = dict.fromkeys(factors, self.total / self.taken) if self.steady else factors
+        # An epoch that starts again, after a resume, counts once.
+        self.means = {old: mean for old, mean in self.means.items() if old < epoch}
+        self.means[epoch] = sum(factors.values()) / len(factors)
+        self.factors = dict.fromkeys(factors, self._mean()) if self.steady else factors
+
+    def _mean(self) -> float:
+        return sum(self.means.values()) / max(len(self.means), 1)
 
     @override
     def take_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -123,23 +130,35 @@ class MSLR(Balance):
                 "metrics={modality: score}"
             )
         for name in self.initial:
-            self.scores[name] = [*self.scores[name], metrics[name]][-self.window - 1 :]
+            assert self.epoch is not None, "it was told of one"
+            earlier = [(epoch, score) for epoch, score in self.scores[name] if epoch < self.epoch]
+            self.scores[name] = [*earlier, (self.epoch, metrics[name])][-self.window - 1 :]
 
-    def _ratio(self, scores: list[float]) -> float:
+    def _ratio(self, scores: list[tuple[int, float]]) -> float:
         if len(scores) <= self.window:
             return 1.0
-        before = sum(scores[:-1]) / self.window
+        before = sum(score for _, score in scores[:-1]) / self.window
         # Where nothing was ever right there is no trend.
-        return scores[-1] / before if before > 0 else 1.0
+        return scores[-1][1] / before if before > 0 else 1.0
 
-    def _raise_rates(self, optimizer: Optimizer, *_: Any) -> None:
-        self._restore_rates()
+    @override
+    def abandon_(self, closure: MultimodalClosure) -> None:
+        self.restore_rates_()
+
+    def raise_rates_(self, optimizer: Optimizer) -> None:
+        """Multiply the rates of modalities' groups, before a step.
+
+        Args:
+            optimizer: Whose.
+        """
+        self.restore_rates_()
         for group in optimizer.param_groups:
             if group.get(KEY) in self.factors:
                 self._rates.append((group, group["lr"]))
                 group["lr"] = group["lr"] * self.factors[group[KEY]]
 
-    def _restore_rates(self, *_: Any) -> None:
+    def restore_rates_(self) -> None:
+        """Put the rates back, after a step."""
         for group, rate in self._rates:
             group["lr"] = rate
         self._rates = []
@@ -151,7 +170,27 @@ class MSLR(Balance):
         Returns:
             ``factors`` of this epoch, by modality, and ``mean_factor``, over modalities and epochs.
         """
-        return {**super().summary(), "factors": dict(self.factors), "mean_factor": self.total / max(self.taken, 1)}
+        return {**super().summary(), "factors": dict(self.factors), "mean_factor": self._mean()}
+
+
+def _take_over(base: Optimizer, method: MSLR) -> None:
+    """Have an optimizer's steps run with a method's rates, as long as the method lives, and with no other method's."""
+    for handle in getattr(base, _HANDLES, ()):
+        handle.remove()
+    waiting = weakref.ref(method)
+
+    def before(optimizer: Optimizer, *_: Any) -> None:
+        held = waiting()
+        if held is not None:
+            held.raise_rates_(optimizer)
+
+    def after(*_: Any) -> None:
+        held = waiting()
+        if held is not None:
+            held.restore_rates_()
+
+    handles = base.register_step_pre_hook(before), base.register_step_post_hook(after)
+    setattr(base, _HANDLES, handles)
 
 
 def split_groups_(optimizer: Optimizer, model: nn.Module, *, blocks: Mapping[str, Block] | None = None) -> Optimizer:

@@ -1,19 +1,23 @@
 """OGM and OGM-GE: the gradients of the modality that is ahead are made smaller."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from typing_extensions import override
 
 from msam.balance.alone import unimodal_outputs
+from msam.balance.blocks import scale_gradients_
 from msam.balance.scaled import ScaledGradients
-from msam.checks import as_number, check_choice
+from msam.checks import as_count, as_number, check_callable, check_choice
 from msam.contribution import ValueFunction, true_class_probability
-from msam.errors import InvalidValueError
+from msam.errors import InvalidTypeError, InvalidValueError
 from msam.optim.problem.blocks import Block
 from msam.optim.problem.closure import MultimodalClosure
+
+_MOST = 1e6
+"""A ratio beyond which the factor is 0 at any alpha that is used; without a bound 0 x infinity would be none."""
 
 
 class OGM(ScaledGradients):
@@ -25,7 +29,8 @@ class OGM(ScaledGradients):
         gradient of encoder m:  k_m g,   with noise  k_m g + N(0, std(g)^2)
 
     The factor jumps at r = 1, from 1 to ``1 - tanh(alpha)``: .34 at alpha = .8. The noise goes to both encoders, tensor by
-    tensor, with the standard deviation of the gradient before it is scaled; a tensor of one number gets none.
+    tensor, with the standard deviation of the gradient before it is scaled; a tensor of one number, and a sparse gradient, get
+    none.
 
     Args:
         model: With ``encoders``, unless there are blocks. Where its output is a sum of parts (`msam.balance.needs.SplitModel`),
@@ -74,7 +79,9 @@ class OGM(ScaledGradients):
     ) -> None:
         super().__init__(model, blocks=blocks, steady=steady, seed=seed)
         self.alpha = as_number("alpha", alpha, 0, bounds="[)", remedy="0 changes nothing but the noise")
-        self.noise, self.value, self.epochs = bool(noise), value, epochs
+        check_callable("value", value, "a function of output and target, with a number for each sample")
+        self.noise, self.value = bool(noise), value
+        self.epochs = None if epochs is None else _as_window(epochs)
         self.draws = self.noise
         if others is not None:
             check_choice("others", others, ["mean"])
@@ -100,26 +107,38 @@ class OGM(ScaledGradients):
     def find_factors(self, closure: MultimodalClosure) -> Tensor:
         outputs = unimodal_outputs("OGM", closure)
         scores = torch.stack([self.value(outputs[name], closure.target).sum() for name in self.blocks])
-        if not self._is_on:
-            return torch.ones_like(scores)
-        ratio = scores / ((scores.sum() - scores) / (len(scores) - 1))
+        others = (scores.sum() - scores) / (len(scores) - 1)
+        # Where nobody is right there is no ratio: 0 / 0 counts as one that is not above 1.
+        ratio = (scores / others.clamp_min(torch.finfo(scores.dtype).tiny)).clamp_max(_MOST)
         return torch.where(ratio > 1, 1 - (self.alpha * ratio).tanh(), 1 + 0 * ratio)
 
     @property
-    def _is_on(self) -> bool:
+    @override
+    def is_on(self) -> bool:
         return self.epochs is None or self.epochs[0] <= (self.epoch or 0) < self.epochs[1]
 
     @override
     def change_gradients_(self, closure: MultimodalClosure, factors: Tensor, weight: Tensor | float) -> None:
-        if not (self.noise and self._is_on):
+        if not (self.noise and self.is_on):
             super().change_gradients_(closure, factors, weight)
             return
         generators: dict[torch.device, Generator] = {}
         for index, block in enumerate(self.blocks.values()):
-            for gradient in (parameter.grad for parameter in block if parameter.grad is not None):
+            sparse = [parameter for parameter in block if parameter.grad is not None and parameter.grad.layout != torch.strided]
+            scale_gradients_(sparse, factors[index])
+            for gradient in (p.grad for p in block if p.grad is not None and p.grad.layout == torch.strided):
                 if gradient.device not in generators:
                     generators[gradient.device] = Generator(gradient.device).manual_seed(closure.notes[self, "noise"])
                 _scale_noisily_(gradient, factors[index].to(gradient), generators[gradient.device])
+
+
+def _as_window(epochs: Any) -> tuple[int, int]:
+    if not isinstance(epochs, Sequence) or isinstance(epochs, str) or len(epochs) != 2:
+        raise InvalidTypeError(f"epochs must be the first epoch and the one after the last, found {epochs!r}; such as (0, 50)")
+    first, last = as_count("the first of epochs", epochs[0]), as_count("the second of epochs", epochs[1])
+    if first >= last:
+        raise InvalidValueError(f"epochs must be the first epoch and the one after the last, found {epochs!r}; such as (0, 50)")
+    return first, last
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Methods that multiply the gradients of each modality's own parameters by a factor."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from msam.balance.adaptive import warn_where_cancelled
 from msam.balance.base import Balance
-from msam.balance.blocks import collect_encoders, own_gradients, scale_gradients_
+from msam.balance.blocks import check_blocks, collect_encoders, own_gradients, scale_gradients_
 from msam.checks import as_number
 from msam.errors import InvalidValueError
 from msam.optim.problem.balancing import Backward
@@ -37,7 +37,7 @@ class ScaledGradients(Balance):
     """
 
     draws = False
-    remembers: ClassVar[tuple[str, ...]] = ("factors", "mean", "taken")
+    remembers: ClassVar[tuple[str, ...]] = ("mean", "taken")
 
     def __init__(
         self, model: nn.Module, *, blocks: Mapping[str, Block] | None = None, steady: bool = False, seed: int = 0
@@ -56,11 +56,17 @@ class ScaledGradients(Balance):
 
     @override
     def mask_(self, closure: MultimodalClosure, generator: torch.Generator) -> None:
-        if set(closure.modalities) != set(self.blocks):
-            raise InvalidValueError(
-                f"{type(self).__name__} must have a block for each modality of the batch, found {list(self.blocks)} for "
-                f"{list(closure.modalities)}; name the same in both"
-            )
+        check_blocks(self, closure, self.blocks, self.batches)
+
+    @property
+    @override
+    def exclusive(self) -> bool:
+        return False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether gradients are scaled at present."""
+        return True
 
     @abstractmethod
     def find_factors(self, closure: MultimodalClosure) -> Tensor:
@@ -80,6 +86,8 @@ class ScaledGradients(Balance):
 
     def _take(self, closure: MultimodalClosure) -> Tensor:
         with torch.no_grad():
+            if not self.is_on:
+                return torch.ones(len(self.blocks))
             found = self.factors = self.find_factors(closure).detach()
             self._waiting.append(found)
             if not self.steady:
@@ -87,9 +95,9 @@ class ScaledGradients(Balance):
                     self._add_up()
                 return found
             self._add_up()
-            assert self.mean is not None
+            mean = found if self.mean is None else self.mean
             # What is not finite reaches the gradient, where the optimizer decides.
-            return self.mean.mean() + 0 * found
+            return mean.mean() + 0 * found
 
     def _add_up(self) -> None:
         """Take the factors of the last batches into the mean, those that are not finite left out."""
@@ -107,6 +115,15 @@ class ScaledGradients(Balance):
     def state_dict(self) -> dict[str, Any]:
         self._add_up()
         return super().state_dict()
+
+    @override
+    def check_state(self, state: dict[str, Any], wanted: Set[str]) -> None:
+        super().check_state(state, wanted)
+        if state["mean"] is not None and state["mean"].shape != (len(self.blocks),):
+            raise InvalidValueError(
+                f"'mean' in a state must hold a number for each of {list(self.blocks)}, found shape "
+                f"{tuple(state['mean'].shape)}; nothing was loaded"
+            )
 
     @override
     def load_state_dict(self, state: dict[str, Any]) -> None:

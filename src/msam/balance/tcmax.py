@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import nll_loss
 from typing_extensions import override
 
-from msam.balance.alone import split_parts
+from msam.balance.alone import check_logits, split_parts
 from msam.balance.base import Balance
 from msam.balance.needs import check_split
 from msam.contribution.values import IGNORED
@@ -67,10 +67,7 @@ class TCMax(Balance):
     @override
     def loss(self, closure: MultimodalClosure, loss: Tensor) -> Tensor:
         parts = torch.stack(list(split_parts("TCMax", closure).values()))
-        if parts.ndim != 3 or parts.shape[2] < 2:
-            raise InvalidValueError(
-                f"TCMax needs logits of classes, (B, C), found {tuple(parts.shape[1:])}; use another method"
-            )
+        check_logits("TCMax", parts[0])
         return total_correlation(parts, closure.target)
 
 

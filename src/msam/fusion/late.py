@@ -50,7 +50,7 @@ class LateFusion(EncodedFusion):
     @property
     def splits(self) -> bool:
         """Whether the head is linear, so that the output is a sum of one part for each modality; see `split`."""
-        return type(self.head) is nn.Linear and not has_hooks(self.head)
+        return type(self.head) is nn.Linear and "forward" not in vars(self.head) and not has_hooks(self.head)
 
     def split(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Map features to each modality's part of the output, ``W_m h_m + b / M``; they add up to the output.

@@ -53,6 +53,13 @@ class Balancing(Protocol):
             What is minimised, 0-d.
         """
 
+    def abandon_(self, closure: Any) -> None:
+        """Put right what a pass that an error has ended may have left.
+
+        Args:
+            closure: Of the batch.
+        """
+
     def backward(self, closure: Any, run: Backward, weight: Tensor | float, *, retain_graph: bool = False) -> None:
         """Run the backward pass, and change the gradients that it gives before they are added to ``.grad``.
 

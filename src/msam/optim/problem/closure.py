@@ -178,11 +178,16 @@ class MultimodalClosure(CoalitionBatch):
         Returns:
             The loss, detached, 0-d.
         """
-        loss = self.loss()
-        run: Backward = partial(_go_back, loss, weight)
-        for balance in self.balances:
-            run = partial(balance.backward, self, run, weight)
-        run()
+        try:
+            loss = self.loss()
+            run: Backward = partial(_go_back, loss, weight)
+            for balance in self.balances:
+                run = partial(balance.backward, self, run, weight)
+            run()
+        except BaseException:
+            for balance in self.balances:
+                balance.abandon_(self)
+            raise
         self.detach_()
         return loss.detach()
 
