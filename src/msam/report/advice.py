@@ -131,16 +131,14 @@ def _equal_passes(findings: Findings, choice: MethodFindings) -> str:
 
 def _advise_starved(findings: Findings) -> list[str]:
     """For the branch that is starved most: who has its modality alone answer best, if that is more than chance."""
-    if not asks_for_missing(findings):
-        return []
     losses = {name: fate.loss.mean for name, fate in findings.starvation.items() if is_starved(fate.loss)}
     if not losses:
         return []
     more = name_candidates("starved", [method.name for method in findings.methods])
-    return [
-        *_advise_branch(findings, max(losses, key=losses.__getitem__)),
-        *([f"For a starved branch, {more}."] if more else []),
-    ]
+    told = [f"For a starved branch, {more}."] if more else []
+    # What a modality answers alone is asked of those that were tuned for it only.
+    branch = _advise_branch(findings, max(losses, key=losses.__getitem__)) if asks_for_missing(findings) else []
+    return [*branch, *told]
 
 
 def _advise_branch(findings: Findings, name: str) -> list[str]:
