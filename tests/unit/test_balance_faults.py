@@ -374,3 +374,14 @@ def test_sparse_gradients_stay_sparse_and_are_scaled(build: Any):
     assert table.grad.is_sparse
     optimizer = torch.optim.SparseAdam([table])
     optimizer.step()
+
+
+def test_two_gradients_apart_are_refused_in_several_processes(monkeypatch):
+    model = make()
+    balance = b.MMPareto(model)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(MsamError, match="takes two gradients of each encoder apart, found 2 processes"):
+        gradients(model, balance)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    gradients(model, balance)
