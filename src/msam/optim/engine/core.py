@@ -1,6 +1,6 @@
 """The engine's parts, its passes and its way up; a step's order is in `steps` and `split`, its decisions in `decisions`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import is_
 
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from msam.optim.engine.surroundings import Surroundings
 from msam.optim.engine.update import Update
 from msam.optim.engine.weights import Weights
 from msam.optim.engine.witness import Witness
+from msam.optim.platform.data_parallel import DataParallel, find_parallel
 from msam.optim.platform.single import SingleProcess
 from msam.optim.problem.batch import PATTERN, Batch
 
@@ -67,6 +68,7 @@ class Engine:
         """The parameters that have a gradient since the last pass."""
         self.update = Update(base, self.weights, combination, geometry, self.memory)
         self._known: list[Tensor] = []
+        self.join([model])
 
     def _check_parts(self) -> None:
         one_pass = not self.geometry.needs_gradient
@@ -75,6 +77,39 @@ class Engine:
             raise InvalidValueError(
                 f"{type(self.geometry).__name__} takes one pass, so that there is no first gradient for "
                 f"{type(other).__name__}; use another geometry, or msam.combine.Replace() and a plain interval"
+            )
+
+    def join(self, models: Sequence[nn.Module | None]) -> None:
+        """Learn of the processes that models are trained in.
+
+        Args:
+            models: Of the optimizer or of a batch.
+        """
+        found = find_parallel(models)
+        if found is not None and getattr(self.platform, "module", None) is not found:
+            self.platform = DataParallel(found)
+        self.hooks.platform = self.platform
+        if self.platform.count > 1:
+            self.check_processes()
+
+    def check_processes(self) -> None:
+        """Refuse methods that several processes cannot take, or not without the reduction that they are to save.
+
+        Raises:
+            InvalidStateError: If it is one.
+        """
+        if self.hooks.keeps_rest:
+            raise InvalidStateError(
+                "this method keeps a part of the gradient at theta that several processes would not average, found "
+                f"{self.platform.count} processes; train in one process"
+            )
+        keeps = self.combination.keeps_first or self.combination.remembers or self.geometry.remembers
+        accumulates = not self.combination.remembers and not self.geometry.remembers and self.update.can_accumulate
+        if not self.options.sync_perturbation and (self.hooks.splits or (keeps and not accumulates)):
+            raise InvalidStateError(
+                "sync_perturbation=False saves the reduction of the first gradient, which this method needs beyond the "
+                f"perturbation, found {type(self.combination).__name__} with {type(self.geometry).__name__}"
+                f"{', of a loss in two parts' if self.hooks.splits else ''}; use sync_perturbation=True"
             )
 
     def start_step(self) -> None:
@@ -115,11 +150,12 @@ class Engine:
 
     # -- passes ----------------------------------------------------------------------------------------------------------
 
-    def first_pass(self, batch: Batch) -> Tensor | float:
+    def first_pass(self, batch: Batch, *, local: bool = False) -> Tensor | float:
         """Run the pass at theta; afterwards every parameter that took part has its gradient in ``.grad``.
 
         Args:
             batch: What to solve.
+            local: Whether gradients stay this process's own.
 
         Returns:
             The loss.
@@ -127,7 +163,7 @@ class Engine:
         kept = self.witness.start(self.weights.with_gradient(), zeroes_itself=batch.zeroes_itself)
         try:
             self.weights.clear(kept)
-            loss = self.run(batch)
+            loss = self.run(batch, local=local)
             self.witness.end()
         except BaseException:
             self.witness.undo()
@@ -145,25 +181,34 @@ class Engine:
         """
         self.surroundings.start_first()
         try:
-            loss = self.first_pass(batch)
+            loss = self.first_pass(batch, local=self.is_local)
         except BaseException:
             self.surroundings.undo_first()
             raise
         self.surroundings.end_first(loss, batch.models)
         return loss
 
-    def run(self, batch: Batch, weight: Tensor | float = 1.0, *, again: bool = False) -> Tensor | float:
+    @property
+    def is_local(self) -> bool:
+        """Whether the first pass of a step has this process's own gradients, so that each perturbs by its own."""
+        if self.options.sync_perturbation or self.platform.count == 1:
+            return False
+        # Torch learns a static graph in the first iteration, and that one must be synced.
+        return not (getattr(getattr(self.platform, "module", None), "static_graph", False) and self.steps == 0)
+
+    def run(self, batch: Batch, weight: Tensor | float = 1.0, *, again: bool = False, local: bool = False) -> Tensor | float:
         """Run a pass, and check that it left gradients.
 
         Args:
             batch: What to solve.
             weight: Factor on the loss.
             again: Whether this step has had a pass before.
+            local: Whether gradients stay this process's own.
 
         Returns:
             The loss.
         """
-        loss = batch.run(weight, again=again)
+        loss = batch.run(weight, again=again, pause=self.platform.unsynced, pauses_last=local)
         self.account.counts["passes"] += len(batch.parts)
         self.check_populated()
         return loss
@@ -221,7 +266,7 @@ class Engine:
         Returns:
             Whether it has.
         """
-        norm = self.platform.norm(self.gradients()) if self.schedule.needs_gradient else None
+        norm = self.platform.agree(self.platform.norm(self.gradients())) if self.schedule.needs_gradient else None
         return self.schedule.ascends(self.steps, norm, self.memory, self.options.seed)
 
     # -- the end --------------------------------------------------------------------------------------------------------

@@ -111,6 +111,8 @@ def conclude_once(engine: Engine, ascent: Ascent, lengths: list[Tensor], *, clim
     after, eps_norm, *more = engine.platform.read([engine.platform.norm(gradients), ascent.eps_norm, *lengths])
     if not isfinite(after):
         return False
+    if engine.platform.count > 1 and engine.account.observes:
+        engine.platform.check_alike(after, engine.hooks.modalities)
     engine.geometry.remember(gradients, members, engine.memory)
     if climbs:
         engine.account.note_perturbation(ascent.geometry, eps_norm=eps_norm, norm=0.0, scale=0.0, seen=True)
@@ -137,6 +139,8 @@ def conclude(engine: Engine, ascent: Ascent, first: Gradients, second: Seen) -> 
     if not all(isfinite(number) for number in found[:5]):
         return False
     _, after, norm, scale, eps_norm, *more = found
+    if engine.platform.count > 1 and engine.account.observes:
+        engine.platform.check_alike(after, engine.hooks.modalities)
     before = norm if second.compares_with_ascent else more[0] if second.compares_with_own else None
     engine.account.note_perturbation(
         ascent.geometry, eps_norm=eps_norm, norm=norm, scale=scale, seen=before is None or before != after

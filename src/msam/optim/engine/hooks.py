@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from msam.optim.engine.weights import Gradients
+from msam.optim.platform.single import SingleProcess
 from msam.optim.problem.batch import Batch
 from msam.optim.problem.closure import MultimodalClosure
 
@@ -24,8 +25,12 @@ class Parts:
 class Hooks:
     """What a method does at certain moments of a step. The engine asks; a method overrides what it needs."""
 
+    platform = SingleProcess()
+    """Where the step is taken; told by the engine."""
     shares: Tensor | None = None
     """The modalities' shares of the loss at the last step, shape ``(M,)``, where the method takes contributions."""
+    modalities: tuple[str, ...] = ()
+    """Of the last batch, where the method looks at them."""
     splits = False
     """Whether the loss is taken in two parts, see `split`; else the engine's own step is taken."""
     keeps_rest = False

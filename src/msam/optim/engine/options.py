@@ -34,6 +34,9 @@ class EngineOptions:
             the number of steps taken before to a factor on ``rho``.
         same_noise: Whether the second pass draws the same random numbers (dropout masks) as the first. Default True.
         on_nonfinite: What to do with a non-finite gradient: ``"skip"`` the step, or ``"raise"``.
+        sync_perturbation: With several processes (`model` a ``DistributedDataParallel``): whether the perturbation follows the
+            gradient of all, as one process on the union of the batches would, or each process perturbs by its own
+            (m-sharpness), which saves the reduction of the first pass. Default True. No effect in one process.
         seed: Of the optimizer's own random numbers, which ``interval`` draws from.
 
     Raises:
@@ -44,6 +47,7 @@ class EngineOptions:
     perturb: Filter = "all"
     rho_schedule: RhoRule = "constant"
     same_noise: bool = True
+    sync_perturbation: bool = True
     on_nonfinite: Literal["skip", "raise"] = "skip"
     seed: int = 0
 
@@ -51,6 +55,7 @@ class EngineOptions:
         if self.on_nonfinite not in ("skip", "raise"):
             raise InvalidValueError(f"on_nonfinite must be 'skip' or 'raise', found {self.on_nonfinite!r}")
         check_type("same_noise", self.same_noise, bool, "True or False")
+        check_type("sync_perturbation", self.sync_perturbation, bool, "True or False")
         check_type("seed", None if isinstance(self.seed, bool) else self.seed, Integral, "a whole number")
         object.__setattr__(self, "seed", int(self.seed))
         for name, words in (("rho_schedule", "'constant', 'lr' or a function"), ("perturb", "'all', 'norm' or a function")):

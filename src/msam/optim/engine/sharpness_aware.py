@@ -164,6 +164,10 @@ class SharpnessAware(LinkedOptimizer):
         scaling = Scaling(scaler, self.base)
         batch = Batch(closure, scaling.factor if scaling.scaler is not None else None)
         engine.hooks.check(batch)
+        if engine.platform.count == 1:
+            engine.join(batch.models)
+        else:
+            engine.check_processes()
         batch.forget()
         try:
             loss = self._dispatch(batch, engine.radii(), scaling)

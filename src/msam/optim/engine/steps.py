@@ -5,6 +5,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from msam.errors import InvalidStateError
 from msam.geometry import vectors
 from msam.optim.engine.core import Engine
 from msam.optim.engine.decisions import compare_later, conclude, conclude_once, first_norm, is_finite, measure, measure_now
@@ -112,6 +113,9 @@ def descend_plainly(engine: Engine, batch: Batch, scaling: Scaling) -> None:
         batch: Of the step.
         scaling: Of the loss.
     """
+    if engine.is_local:
+        # No second pass will average what this process's own first one has left.
+        engine.platform.average_(engine.gradients())
     scaling.apply_(engine.gradients)
     scaling.unscale_()
     finite = is_finite(engine)
@@ -128,16 +132,26 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
     if engine.model is None or engine.geometry.remembers:
         norm = engine.platform.norm(engine.gradients())
         if not is_finite(engine, norm):
-            scaling.unscale_(norm)
+            scaling.unscale_(norm if engine.platform.count == 1 else torch.full_like(norm, torch.nan))
             return False
-    elif engine.geometry.is_parallel and engine.selects is None:
+    elif engine.is_local or (engine.geometry.is_parallel and engine.selects is None):
         # It is needed anyway; where it is at hand, to look costs nothing and keeps user code from weights that are NaN.
         norm = engine.platform.norm(engine.gradients())
-        if vectors.is_at_hand(norm) and not isfinite(vectors.to_float(norm)):
+        if engine.is_local:
+            # One process may see what the others do not: to leave the step is decided by all.
+            if not is_finite(engine, norm):
+                scaling.unscale_(torch.full_like(norm, torch.nan))
+                return False
+        elif vectors.is_at_hand(norm) and not isfinite(vectors.to_float(norm)):
             scaling.unscale_(norm)
             return False
     accumulates = batch.is_multimodal and engine.update.can_accumulate
     first = engine.weights.clone_gradients() if engine.combination.keeps_first and not accumulates else {}
+    if first and engine.is_local:
+        raise InvalidStateError(
+            f"sync_perturbation=False saves the reduction of the first gradient, which {type(engine.combination).__name__} "
+            "needs for the update of a plain closure; use a MultimodalClosure, or sync_perturbation=True"
+        )
     engine.backup.stays = not first
     seen = compare_later(engine, accumulates=accumulates)
     ascent = engine.make_ascent(engine.perturbed_groups(radii), norm if engine.selects is None else None)

@@ -130,12 +130,14 @@ class Masks(ContributionHooks):
         self.modalities = parts[0].modalities
         plan = make_plan(self, self.modalities, "orders:", step)
         found, _ = batch.contributions(self.rule, plan, baseline=self.baseline, samples=None)
-        self.shares = self.rule.shares(torch.cat(found, dim=1).mean(1))
+        self.shares = self.rule.shares(self.platform.pool(found))
         # Shares that are not finite choose no modality: the step must not be taken, whatever the gradients are.
         self.doubt = self.shares.sum()
         dominant = self.modalities[int(self.shares.argmax())]
         # Numbers that depend on seed and step alone leave no state to save.
-        generator = torch.Generator().manual_seed(self.draw_seed("masks:", step))
+        generator = torch.Generator().manual_seed(
+            self.draw_seed(f"masks:{self.platform.rank}:" if self.platform.rank else "masks:", step)
+        )
         masked = []
         for part in parts:
             drawn = torch.rand(part.samples, generator=generator).to(self.shares.device, non_blocking=True)

@@ -6,7 +6,6 @@ from math import isfinite
 from random import Random
 from typing import Any, Literal, cast, get_args
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -138,13 +137,13 @@ class ModalityShares(ContributionHooks):
         exact = len(modalities) <= self.rule.exact_up_to
         return self.rule.plan(modalities, seed=0 if exact else self.draw_seed("", self._step))
 
-    def hold(self, contributions: Tensor) -> None:
+    def hold(self, *contributions: Tensor) -> None:
         """Take contributions of the whole batch into the shares. NaN stays NaN: the step is then skipped.
 
         Args:
-            contributions: Shape ``(M, samples)``.
+            contributions: Of each part of this process's batch, shape ``(M, samples)``.
         """
-        shares = self.rule.shares(contributions.mean(1))
+        shares = self.rule.shares(self.platform.pool(contributions))
         if self.shares is not None and self.reading.smoothing:
             smoothing = self.reading.smoothing
             shares = smoothing * self.shares.to(shares) + (1 - smoothing) * shares
@@ -185,7 +184,7 @@ class ModalityShares(ContributionHooks):
         if self.shares is None or modalities != self.modalities or self._age % reading.contribution_interval == 0:
             plan = self.plan(modalities)
             found, errors = batch.contributions(self.rule, plan, baseline=self.baseline, samples=reading.contribution_samples)
-            self.hold(found[0] if len(found) == 1 else torch.cat(found, dim=1))
+            self.hold(*found)
             self.standard_errors = errors
             self._age = 0
         self._age += 1
@@ -203,7 +202,7 @@ class ModalityShares(ContributionHooks):
             # Whoever dominates the batch is known only when all micro-batches have been looked at.
             plan = self.plan(parts[0].modalities)
             self._held, self.standard_errors = batch.contributions(self.rule, plan, baseline=self.baseline, samples=None)
-            self.hold(torch.cat(self._held, dim=1))
+            self.hold(*self._held)
             self.pick()
 
     @override

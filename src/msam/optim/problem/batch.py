@@ -1,7 +1,7 @@
 """What a step is asked to solve: one closure, or a sequence of micro-batch closures, seen as one pass to run."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 import torch
@@ -15,6 +15,8 @@ from msam.optim.problem.closure import MultimodalClosure
 
 Closure = Callable[[], Tensor | float]
 Closures = Closure | MultimodalClosure | Sequence[Closure | MultimodalClosure]
+
+Pause = Callable[[], AbstractContextManager[None]]
 
 LossScale = Callable[[Tensor], Tensor | float]
 
@@ -83,18 +85,23 @@ class Batch:
         """Whether the closure is meant to zero gradients, as torch's convention has it, and not the engine."""
         return not self.is_sequence and not self.is_multimodal
 
-    def run(self, weight: Tensor | float = 1.0, *, again: bool = False) -> Tensor | float:
+    def run(
+        self, weight: Tensor | float = 1.0, *, again: bool = False, pause: Pause = nullcontext, pauses_last: bool = False
+    ) -> Tensor | float:
         """Run forward and backward of every part; gradients accumulate.
 
         Args:
             weight: Factor on the loss; other than 1 for multimodal parts only.
             again: Whether this step has had a pass before.
+            pause: Makes the context of passes whose gradients are not averaged over processes: of all micro-batches but the
+                last.
+            pauses_last: Whether those of the last one are not averaged either.
 
         Returns:
             The loss as the closure returned it; for a sequence the sum, weighed where the parts are.
         """
         with self.later_pass() if again else nullcontext():
-            return self._run(weight)
+            return self._run(weight, pause, pauses_last=pauses_last)
 
     @contextmanager
     def later_pass(self) -> Iterator[None]:
@@ -112,11 +119,14 @@ class Batch:
             for part in told:
                 part.again = False
 
-    def _run(self, weight: Tensor | float) -> Tensor | float:
+    def _run(self, weight: Tensor | float, pause: Pause, *, pauses_last: bool) -> Tensor | float:
         if len(self.parts) == 1:
-            return self._run_part(self.parts[0], weight)
-        pairs = zip(self.parts, self.part_weights, strict=True)
-        losses = [_as_loss(self._run_part(part, weight * share)) * share for part, share in pairs]
+            with pause() if pauses_last else nullcontext():
+                return self._run_part(self.parts[0], weight)
+        losses = []
+        for index, (part, share) in enumerate(zip(self.parts, self.part_weights, strict=True), start=1):
+            with pause() if pauses_last or index < len(self.parts) else nullcontext():
+                losses.append(_as_loss(self._run_part(part, weight * share)) * share)
         return losses[0] if len(losses) == 1 else cast("Tensor | float", sum(losses))
 
     def _run_part(self, part: Closure | MultimodalClosure, weight: Tensor | float) -> Tensor | float:

@@ -25,6 +25,7 @@ from msam.contribution.nested import first_leaf, take_rows
 from msam.contribution.outputs import Logits, find_logits
 from msam.contribution.statistics import statistics_held
 from msam.errors import InvalidValueError
+from msam.optim.platform.data_parallel import unwrap
 from msam.optim.problem.alone import Alone, encode_absent, run_fused, run_masked
 from msam.optim.problem.from_batch import ModelCall
 
@@ -47,6 +48,7 @@ class Passes:
 
     def __init__(self, forward: Forward, model: nn.Module | None, logits: Logits | None) -> None:
         self.forward = forward
+        self._inner: Any = unwrap(forward)
         self.model = model if model is not None else module_behind(forward)
         self.call = forward if isinstance(forward, ModelCall) else None
         """How the model is called, where that is not with a mapping of modalities."""
@@ -69,8 +71,7 @@ class Passes:
         model = self.late_fusion(inputs)
         self._has_graph = torch.is_grad_enabled()
         if model is not None:
-            self._features = encode(model, inputs)
-            output: Any = model.fuse(self._features if through is None else through(self._features))
+            output: Any = self._train_fused(model, inputs, through)
         else:
             output = self.forward(inputs)
         self._whole = output
@@ -91,6 +92,14 @@ class Passes:
         """Drop what contributions could reuse, because the weights or the inputs have changed since."""
         self._features = self._output = self._whole = None
 
+    def _train_fused(self, model: LateFusionModel, inputs: Inputs, through: Through | None) -> Any:
+        def run(given: Inputs) -> Any:
+            self._features = encode(model, given)
+            return model.fuse(self._features if through is None else through(self._features))
+
+        # A wrapper of several processes averages gradients of what its own forward pass has run.
+        return run(inputs) if self._inner is self.forward else call_inside(self.forward, self._inner, run, inputs)
+
     @property
     def output(self) -> Any:
         """What the model gave in the training pass, with its graph, until `detach_`; None without one."""
@@ -110,7 +119,7 @@ class Passes:
         Returns:
             The model, or None.
         """
-        return as_late_fusion(self.forward, inputs) if self.call is None else None
+        return as_late_fusion(self._inner, inputs) if self.call is None else None
 
     def masked(self, inputs: Inputs) -> Any:
         """Run the forward pass on other inputs of the batch, with running statistics held.
@@ -122,7 +131,7 @@ class Passes:
             The model's output, with its graph.
         """
         with statistics_held(self.model):
-            return self.forward(inputs)
+            return self._inner(inputs)
 
     def train_coalitions(
         self,
@@ -277,7 +286,7 @@ class Passes:
         if self.call is not None:
             return self.call.for_coalitions(inputs, samples)
         given = inputs if samples is None else {name: take_rows(value, samples) for name, value in inputs.items()}
-        return self.forward, given, samples is not None
+        return self._inner, given, samples is not None
 
     def _fits(self, outputs: Tensor, size: int) -> bool:
         """Whether the output of the first samples is the first rows of that of all: not so for similarities of all to all."""
@@ -333,6 +342,29 @@ def _changes_with_mode(module: nn.Module | None) -> bool:
     """Whether a module has dropout or BatchNorm; what functions inside it do cannot be seen."""
     parts = module.modules() if module is not None else ()
     return any(isinstance(part, _NormBase) or (isinstance(part, _DropoutNd) and part.p > 0) for part in parts)
+
+
+def call_inside(wrapper: Callable[[Inputs], Any], module: nn.Module, run: Callable[[Inputs], Any], inputs: Inputs) -> Any:
+    """Call a wrapper whose module runs a function in the place of its forward.
+
+    Args:
+        wrapper: Such as a DistributedDataParallel module.
+        module: Inside it.
+        run: The function.
+        inputs: Modality name -> input.
+
+    Returns:
+        The output.
+    """
+    before = vars(module).get("forward")
+    vars(module)["forward"] = run
+    try:
+        return wrapper(inputs)
+    finally:
+        if before is None:
+            del vars(module)["forward"]
+        else:
+            vars(module)["forward"] = before
 
 
 def module_behind(forward: Callable[..., Any]) -> nn.Module | None:

@@ -1,0 +1,118 @@
+"""What runs on each rank of a small group of processes, and the same by one process; started by `launch`."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+import msam
+
+TIMEOUT = timedelta(seconds=10)
+"""After which a rank that waits for others gives up."""
+ROWS, STEPS = 24, 4
+
+Result = dict[str, Any]
+
+
+def build(dtype: torch.dtype = torch.float64, *, head: bool = True) -> nn.Module:
+    """The model; one that declares no late fusion without `head`."""
+    torch.manual_seed(5)
+    model = msam.fusion.late_fusion_mlp({"image": 5, "audio": 3}, 3, width=4).to(dtype)
+    return model if head else Whole(model)
+
+
+class Whole(nn.Module):
+    """A model that is run as a whole."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        found: Tensor = self.inner(inputs)
+        return found
+
+
+def draw(step: int, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Tensor], Tensor]:
+    """The rows of a step, of all ranks."""
+    generator = torch.Generator().manual_seed(100 + step)
+    target = torch.randint(3, (ROWS,), generator=generator)
+    inputs = {
+        "image": torch.randn(ROWS, 5, generator=generator, dtype=torch.float64) + target[:, None],
+        "audio": torch.randn(ROWS, 3, generator=generator, dtype=torch.float64),
+    }
+    return {name: value.to(dtype) for name, value in inputs.items()}, target
+
+
+def sample_losses(output: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of each sample."""
+    return cross_entropy(output, target, reduction="none")
+
+
+def closure_of(forward: Any, optimizer: torch.optim.Optimizer, inputs: Any, target: Tensor, **options: Any) -> Any:
+    """A plain closure, or one that can be asked for coalitions."""
+    if options.pop("plain", False):
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = cross_entropy(forward(inputs), target)
+            loss.backward()
+            return loss
+
+        return closure
+    return msam.MultimodalClosure(forward, inputs, target, sample_losses, **options)
+
+
+def rows_of(rank: int, count: int, cuts: list[int] | None = None) -> slice:
+    """The rows of a rank."""
+    edges = cuts or [ROWS * index // count for index in range(count + 1)]
+    return slice(edges[rank], edges[rank + 1])
+
+
+def _start(rank: int, count: int, work: Callable[..., Result], arguments: tuple[Any, ...], folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", GLOO_SOCKET_IFNAME="lo")
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=count, timeout=TIMEOUT)
+    found = work(rank, count, *arguments)
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def launch(work: Callable[..., Result], *arguments: Any, count: int = 2) -> list[Result]:
+    """Run a function on each rank of a new group.
+
+    Args:
+        work: ``work(rank, count, *arguments)``, of a module.
+        arguments: Its own.
+        count: Of ranks.
+
+    Returns:
+        What each rank found.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_start, (count, work, arguments, folder), nprocs=count)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(count)]
+
+
+def wrap(model: nn.Module, **options: Any) -> DistributedDataParallel:
+    """The model among processes."""
+    return DistributedDataParallel(model, **options)
+
+
+def weights_of(model: nn.Module) -> Tensor:
+    """All weights as one vector."""
+    return torch.cat([parameter.detach().flatten().double() for parameter in model.parameters()])
+
+
+if sys.platform != "linux":
+    raise SystemExit("the tests of several processes start them over files and the loopback interface of Linux")

@@ -1,0 +1,276 @@
+"""DistributedDataParallel: ranks are one process on the union of their batches, skip together, and say what is wrong."""
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from ranks import STEPS, Result, build, closure_of, draw, launch, rows_of, sample_losses, weights_of, wrap
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import msam
+from msam.errors import InvalidStateError
+
+PLAIN = sorted(set(msam.list_methods()) - {"modality_aware_sam", "modality_masked_sam"})
+METHODS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    **{name: (name, {}, {"plain": True}) for name in PLAIN},
+    "per batch": ("modality_aware_sam", {}, {}),
+    "per sample": ("modality_aware_sam", {"per": "sample"}, {}),
+    "per sample, own": ("modality_aware_sam", {"per": "sample", "dominance": "sample"}, {}),
+    "smoothed, every other step": ("modality_aware_sam", {"smoothing": 0.5, "contribution_interval": 2}, {}),
+    "monge": ("modality_aware_sam", {"geometry": "monge"}, {}),
+    "masked, none of the rows": ("modality_masked_sam", {"rate": 0.0}, {}),
+    "masked, all rows": ("modality_masked_sam", {"rate": 1.0}, {}),
+}
+"""Title -> method, its options, and those of the closure."""
+
+
+def make(name: str, model: Any, inner: Any, options: dict[str, Any]) -> Any:
+    base = torch.optim.SGD(inner.parameters(), lr=0.1, momentum=0.9)
+    return msam.create_method(name, base, rho=0.3, model=model, **options)
+
+
+def train_all(rank: int, count: int, setting: dict[str, Any], head: bool) -> Result:
+    """Every method for some steps, on this rank's rows."""
+    found: Result = {}
+    for title, (name, options, given) in METHODS.items():
+        inner = build(head=head)
+        model = wrap(inner, **setting)
+        optimizer = make(name, model, inner, options)
+        for step in range(STEPS):
+            inputs, target = draw(step)
+            rows = rows_of(rank, count)
+            mine = {key: value[rows] for key, value in inputs.items()}
+            optimizer.step(closure_of(model, optimizer, mine, target[rows], **given))
+        found[title] = weights_of(inner), getattr(optimizer, "contributions", None)
+    return found
+
+
+def train_alone(name: str, options: dict[str, Any], given: dict[str, Any], head: bool) -> tuple[Tensor, Any]:
+    model = build(head=head)
+    optimizer = make(name, model, model, options)
+    for step in range(STEPS):
+        inputs, target = draw(step)
+        optimizer.step(closure_of(model, optimizer, inputs, target, **given))
+    return weights_of(model), getattr(optimizer, "contributions", None)
+
+
+SETTINGS = {
+    "plain": {},
+    "find unused": {"find_unused_parameters": True},
+    "static graph": {"static_graph": True},
+    "bucket view": {"gradient_as_bucket_view": True},
+}
+
+
+@pytest.mark.parametrize(("setting", "head"), [(name, True) for name in SETTINGS] + [("plain", False)])
+def test_ranks_are_one_process_on_the_union_of_their_batches(setting: str, head: bool, capsys):
+    ranks = launch(train_all, SETTINGS[setting], head)
+    gaps = {}
+    for title, (name, options, given) in METHODS.items():
+        wanted, shares = train_alone(name, options, given, head)
+        first, second = (rank[title][0] for rank in ranks)
+        assert torch.equal(first, second), title
+        gaps[title] = float((first - wanted).abs().max())
+        if shares:
+            assert ranks[1][title][1] == pytest.approx(shares)
+    lines = [f"{title:<28}{gap:.1e}" for title, gap in gaps.items()]
+    said = f"{setting}{'' if head else ', run as a whole'}: largest difference of a weight to one process after {STEPS} steps"
+    with capsys.disabled():
+        sys.stdout.write("\n  ".join(["\n" + said, *lines]) + "\n")
+    assert max(gaps.values()) <= 1e-12, gaps
+
+
+def zero_at_odd_steps(step: int) -> float:
+    """A factor on the radius."""
+    return float(step % 2 == 0)
+
+
+def count_bytes(model: Any, counted: list[int]) -> None:
+    def counting(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        counted.append(bucket.buffer().numel() * bucket.buffer().element_size())
+        tensor = bucket.buffer() / dist.get_world_size()
+        return dist.all_reduce(tensor, async_op=True).get_future().then(lambda done: done.value()[0])
+
+    model.register_comm_hook(None, counting)
+
+
+def train_local(rank: int, count: int, name: str, options: dict[str, Any], given: dict[str, Any], static: bool) -> Result:
+    inner = build()
+    model, counted = wrap(inner, static_graph=static), []
+    count_bytes(model, counted)
+    optimizer = make(name, model, inner, {"sync_perturbation": False, **options})
+    for step in range(STEPS):
+        inputs, target = draw(step)
+        rows = rows_of(rank, count)
+        optimizer.step(closure_of(model, optimizer, {k: v[rows] for k, v in inputs.items()}, target[rows], **given))
+    return {"weights": weights_of(inner), "bytes": sum(counted), "parameters": 8 * sum(p.numel() for p in inner.parameters())}
+
+
+def m_sharpness_by_hand(share: bool) -> Tensor:
+    """Each half of the rows perturbs by its own gradient; the update averages what both found there."""
+    model = build()
+    parameters = list(model.parameters())
+    base = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    for step in range(STEPS):
+        inputs, target = draw(step)
+        halves = [rows_of(rank, 2) for rank in range(2)]
+        nu: Any = 1.0
+        if share:
+            closure = msam.MultimodalClosure(model, inputs, target, sample_losses)
+            rule = msam.contribution.ContributionRule()
+            plan = rule.plan(closure.modalities)
+            found = rule.contribute(closure.coalition_outputs(plan.coalitions), target, plan)
+            nu = rule.shares(found.mean(1)).max()
+        total = [torch.zeros_like(p) for p in parameters]
+        for rows in halves:
+            mine = {k: v[rows] for k, v in inputs.items()}
+            first = torch.autograd.grad(cross_entropy(model(mine), target[rows]), parameters)
+            norm = torch.cat([g.flatten() for g in first]).norm()
+            theta = [p.detach().clone() for p in parameters]
+            with torch.no_grad():
+                for p, g in zip(parameters, first, strict=True):
+                    p += 0.3 * g / norm
+            second = torch.autograd.grad(cross_entropy(model(mine), target[rows]), parameters)
+            with torch.no_grad():
+                for p, old in zip(parameters, theta, strict=True):
+                    p.copy_(old)
+            total = [t + ((1 - nu) * g + nu * s) / 2 for t, g, s in zip(total, first, second, strict=True)]
+        for p, t in zip(parameters, total, strict=True):
+            p.grad = t
+        base.step()
+    return weights_of(model)
+
+
+@pytest.mark.parametrize(("name", "given"), [("sam", {"plain": True}), ("modality_aware_sam", {})])
+def test_each_rank_perturbs_by_its_own_gradient_and_saves_a_reduction(name: str, given: dict[str, Any]):
+    first, second = launch(train_local, name, {}, given, False)
+    assert torch.equal(first["weights"], second["weights"])
+    assert torch.allclose(first["weights"], m_sharpness_by_hand(name == "modality_aware_sam"), rtol=0, atol=1e-12)
+    assert first["bytes"] == STEPS * first["parameters"], "one reduction a step, as SGD's"
+    static, _ = launch(train_local, name, {}, given, True)
+    assert static["bytes"] == (STEPS + 1) * static["parameters"], "the first iteration of a static graph is synced"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("ae_sam", {}), ("sam", {"interval": 2}), ("sam", {"rho_schedule": zero_at_odd_steps}), ("momentum_sam", {})],
+)
+def test_steps_without_a_second_pass_are_those_of_all_ranks_too(name: str, options: dict[str, Any]):
+    first, second = launch(train_local, name, options, {"plain": True}, False)
+    assert torch.equal(first["weights"], second["weights"])
+
+
+def accumulate(rank: int, count: int, sync: bool) -> Result:
+    inner = build()
+    model, counted = wrap(inner), []
+    count_bytes(model, counted)
+    optimizer = make("modality_aware_sam", model, inner, {"sync_perturbation": sync})
+    for step in range(STEPS):
+        inputs, target = draw(step)
+        rows = rows_of(rank, count)
+        parts = [slice(rows.start, rows.start + 5), slice(rows.start + 5, rows.stop)]
+        closures = [closure_of(model, optimizer, {k: v[part] for k, v in inputs.items()}, target[part]) for part in parts]
+        optimizer.step(closures)
+    return {"weights": weights_of(inner), "bytes": sum(counted), "parameters": 8 * sum(p.numel() for p in inner.parameters())}
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_micro_batches_are_reduced_once_a_pass(sync: bool):
+    first, second = launch(accumulate, sync)
+    assert torch.equal(first["weights"], second["weights"])
+    assert first["bytes"] == (1 + sync) * STEPS * first["parameters"]
+    wanted = train_alone("modality_aware_sam", {}, {}, True)[0] if sync else m_sharpness_by_hand(True)
+    assert torch.allclose(first["weights"], wanted, rtol=0, atol=1e-12)
+
+
+def disturb(rank: int, count: int, name: str, options: dict[str, Any], given: dict[str, Any], when: int) -> Result:
+    """NaN in the loss of rank 1's pass number `when` of the second step."""
+    inner = build()
+    model = wrap(inner)
+    optimizer = make(name, model, inner, options)
+    for step in range(3):
+        inputs, target = draw(step)
+        rows = rows_of(rank, count)
+        passes = 0
+        before = weights_of(inner)
+
+        def loss_fn(output: Tensor, wanted: Tensor, step: int = step) -> Tensor:
+            nonlocal passes
+            passes += 1
+            found = cross_entropy(output, wanted)
+            return found * torch.nan if (rank, step, passes) == (1, 1, when) else found
+
+        mine = {k: v[rows] for k, v in inputs.items()}
+        closure = msam.MultimodalClosure(model, mine, target[rows], loss_fn)
+        optimizer.step(closure)
+        if step == 1:
+            assert torch.equal(before, weights_of(inner)), "the weights stay"
+    del given
+    return {"weights": weights_of(inner), "skipped": optimizer.summary()["skipped"]}
+
+
+@pytest.mark.parametrize("when", [1, 2])
+@pytest.mark.parametrize("options", [{}, {"sync_perturbation": False}], ids=["synced", "local"])
+@pytest.mark.parametrize("name", ["sam", "modality_aware_sam"])
+def test_what_is_not_finite_on_one_rank_is_skipped_by_all(name: str, options: dict[str, Any], when: int):
+    first, second = launch(disturb, name, options, {}, when)
+    assert first["skipped"] == second["skipped"] == 1
+    assert torch.equal(first["weights"], second["weights"])
+    assert first["weights"].isfinite().all()
+
+
+def misuse(rank: int, count: int, what: str) -> Result:
+    inner = build()
+    model = wrap(inner)
+    inputs, target = draw(0)
+    rows = rows_of(rank, count)
+    mine = {k: v[rows] for k, v in inputs.items()}
+    try:
+        if what == "bypassed":
+            optimizer = make("sam", model, inner, {})
+            optimizer.step(closure_of(inner, optimizer, mine, target[rows]))
+        elif what == "names":
+            optimizer = make("modality_aware_sam", model, inner, {})
+            turned = mine if rank else dict(reversed(mine.items()))
+            optimizer.step(closure_of(model, optimizer, turned, target[rows]))
+        elif what == "gsam":
+            make("gsam", model, inner, {"sync_perturbation": False})
+        elif what == "blend":
+            blended = msam.optim.SharpnessAware(
+                torch.optim.SGD(inner.parameters(), lr=0.1),
+                rho=0.1,
+                geometry="euclidean",
+                combination=msam.combine.Blend(0.5),
+                model=model,
+                sync_perturbation=False,
+            )
+            blended.step(closure_of(model, blended, mine, target[rows], plain=True))
+        elif what == "masam":
+            masam = msam.balance.MASAM(torch.optim.SGD(inner.parameters(), lr=0.1), model=model)
+            masam.step(closure_of(model, masam, mine, target[rows]))
+        else:
+            make("modality_aware_sam", model, inner, {"per": "sample", "sync_perturbation": False})
+    except InvalidStateError as error:
+        return {"said": str(error), "weights": weights_of(inner)}
+    return {"said": "", "weights": weights_of(inner)}
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("bypassed", "DistributedDataParallel did not average them; call the DistributedDataParallel module"),
+        ("names", "all processes must have the same modalities in the same order"),
+        ("gsam", "sync_perturbation=False saves the reduction of the first gradient"),
+        ("blend", "needs for the update of a plain closure"),
+        ("masam", "several processes would not average"),
+        ("per sample", "of a loss in two parts; use sync_perturbation=True"),
+    ],
+)
+def test_what_would_drift_apart_in_silence_is_an_error_on_all_ranks(what: str, words: str):
+    ranks = launch(misuse, what)
+    assert all(words in rank["said"] for rank in ranks), ranks
+    start = weights_of(build())
+    assert all(torch.equal(rank["weights"], start) for rank in ranks), "weights are as before"
