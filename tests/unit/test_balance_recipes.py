@@ -10,9 +10,9 @@ import torch
 import msam
 from command import records_of, run
 from msam.balance import Balance
-from msam.balance.candidates import CANDIDATES
 from msam.compare.recipes import GROUPS, RECIPES, find_recipe, with_controls
 from msam.data import Splits
+from msam.diagnosis.candidates import CANDIDATES
 from msam.errors import InvalidValueError
 from msam.training import Recipe, Task, run_training
 from msam.training.source import DatasetSource, why_unfit

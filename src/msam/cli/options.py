@@ -58,9 +58,10 @@ class Compare:
     monge_sam, and those of a task file; controls for modality_aware_sam_weakest, sam_blend, label_smoothing,
     modality_dropout_always, base_rescaled, which are shown and count as no comparison, as in default,controls; rivals for
     balanced training: dominant_modality_dropout, dgl, tcmax, ogm, ogm_ge, agm, mmpareto, cggm, mslr, data_remixing, arl,
-    unimodal_ensemble, unimodal_pretraining, with controls of their own (joint_unimodal_control, joint_unimodal_fast_control,
-    base_at_ogm_scale, base_at_cggm_scale, base_at_mslr_scale), which come along with each that needs them; all for these and
-    asam, base_average, sam_dropout, modality_masked_sam, modality_masked_sam_bare, modality_masked_sam_bare_dominance,
+    masam, unimodal_ensemble, unimodal_pretraining, with controls of their own (joint_unimodal_control,
+    joint_unimodal_fast_control, base_at_ogm_scale, base_at_cggm_scale, base_at_mslr_scale), which come along with each that
+    needs them; all for these and asam, base_average, sam_dropout, modality_masked_sam, modality_masked_sam_bare,
+    modality_masked_sam_bare_dominance,
     modality_masked_sam_bare_unimodal, and the readings modality_aware_sam_sample, modality_aware_sam_own,
     modality_aware_sam_differentiable, modality_aware_sam_block, modality_aware_sam_encoder, modality_aware_sam_weakest_block,
     modality_aware_sam_random_block, modality_aware_sam_weakest_sample, modality_aware_sam_monge. A Python file, such as

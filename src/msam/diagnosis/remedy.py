@@ -1,6 +1,6 @@
 """Which remedy the evidence supports, or that nothing needs fixing."""
 
-from msam.balance.candidates import Evidence, name_candidates
+from msam.diagnosis.candidates import Evidence, name_candidates
 from msam.diagnosis.measured import Measured
 from msam.diagnosis.wording import SHARE, join_words, metric_units
 

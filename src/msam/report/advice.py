@@ -2,8 +2,8 @@
 
 import math
 
-from msam.balance.candidates import name_candidates
 from msam.compare import Findings, MethodFindings, paired_interval
+from msam.diagnosis.candidates import name_candidates
 from msam.report.evidence import (
     Relation,
     asks_for_missing,
