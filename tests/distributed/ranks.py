@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,25 @@ def launch(work: Callable[..., Result], *arguments: Any, count: int = 2) -> list
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_start, (count, work, arguments, folder), nprocs=count)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(count)]
+
+
+def do_all(rank: int, count: int, jobs: Sequence[tuple[Any, ...]]) -> Result:
+    """Run several functions in one group, as a group takes seconds to start."""
+    return {"all": [work(rank, count, *arguments) for work, *arguments in jobs]}
+
+
+def launch_all(*jobs: tuple[Any, ...], count: int = 2) -> list[list[Result]]:
+    """Run several functions on each rank of one new group.
+
+    Args:
+        jobs: Each ``(work, *arguments)``, as `launch` takes them.
+        count: Of ranks.
+
+    Returns:
+        Job -> rank -> what it found.
+    """
+    ranks = launch(do_all, jobs, count=count)
+    return [list(found) for found in zip(*(rank["all"] for rank in ranks), strict=True)]
 
 
 def wrap(model: nn.Module, **options: Any) -> DistributedDataParallel:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import STEPS, Result, build, closure_of, draw, launch, rows_of, sample_losses, weights_of, wrap
+from ranks import STEPS, Result, build, closure_of, draw, launch, launch_all, rows_of, sample_losses, weights_of, wrap
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -59,13 +59,12 @@ def train_alone(name: str, options: dict[str, Any], given: dict[str, Any], head:
 
 SETTINGS = {
     "plain": {},
-    "find unused": {"find_unused_parameters": True},
     "static graph": {"static_graph": True},
-    "bucket view": {"gradient_as_bucket_view": True},
+    "others": {"find_unused_parameters": True, "gradient_as_bucket_view": True},
 }
 
 
-@pytest.mark.parametrize(("setting", "head"), [(name, True) for name in SETTINGS] + [("plain", False)])
+@pytest.mark.parametrize(("setting", "head"), [("plain", True), ("plain", False), ("static graph", True), ("others", True)])
 def test_ranks_are_one_process_on_the_union_of_their_batches(setting: str, head: bool, capsys):
     ranks = launch(train_all, SETTINGS[setting], head)
     gaps = {}
@@ -144,23 +143,27 @@ def m_sharpness_by_hand(share: bool) -> Tensor:
     return weights_of(model)
 
 
-@pytest.mark.parametrize(("name", "given"), [("sam", {"plain": True}), ("modality_aware_sam", {})])
-def test_each_rank_perturbs_by_its_own_gradient_and_saves_a_reduction(name: str, given: dict[str, Any]):
-    first, second = launch(train_local, name, {}, given, False)
-    assert torch.equal(first["weights"], second["weights"])
-    assert torch.allclose(first["weights"], m_sharpness_by_hand(name == "modality_aware_sam"), rtol=0, atol=1e-12)
-    assert first["bytes"] == STEPS * first["parameters"], "one reduction a step, as SGD's"
-    static, _ = launch(train_local, name, {}, given, True)
-    assert static["bytes"] == (STEPS + 1) * static["parameters"], "the first iteration of a static graph is synced"
+def test_each_rank_perturbs_by_its_own_gradient_and_saves_a_reduction():
+    cases: list[tuple[str, dict[str, Any]]] = [("sam", {"plain": True}), ("modality_aware_sam", {})]
+    jobs = [(train_local, name, {}, given, static) for name, given in cases for static in (False, True)]
+    for (name, _), (plain, static) in zip(cases, batched(launch_all(*jobs)), strict=True):
+        first, second = plain
+        assert torch.equal(first["weights"], second["weights"])
+        assert torch.allclose(first["weights"], m_sharpness_by_hand(name == "modality_aware_sam"), rtol=0, atol=1e-12)
+        assert first["bytes"] == STEPS * first["parameters"], "one reduction a step, as SGD's"
+        assert static[0]["bytes"] == (STEPS + 1) * static[0]["parameters"], "the first iteration of a static graph is synced"
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("ae_sam", {}), ("sam", {"interval": 2}), ("sam", {"rho_schedule": zero_at_odd_steps}), ("momentum_sam", {})],
-)
-def test_steps_without_a_second_pass_are_those_of_all_ranks_too(name: str, options: dict[str, Any]):
-    first, second = launch(train_local, name, options, {"plain": True}, False)
-    assert torch.equal(first["weights"], second["weights"])
+def batched(found: list[Any]) -> list[tuple[Any, Any]]:
+    """Pairs of what follows each other."""
+    return list(zip(found[::2], found[1::2], strict=True))
+
+
+def test_steps_without_a_second_pass_are_those_of_all_ranks_too():
+    cases: list[tuple[str, dict[str, Any]]]
+    cases = [("ae_sam", {}), ("sam", {"interval": 2}), ("sam", {"rho_schedule": zero_at_odd_steps})]
+    for first, second in launch_all(*((train_local, name, options, {"plain": True}, False) for name, options in cases)):
+        assert torch.equal(first["weights"], second["weights"])
 
 
 def accumulate(rank: int, count: int, sync: bool) -> Result:
@@ -177,16 +180,15 @@ def accumulate(rank: int, count: int, sync: bool) -> Result:
     return {"weights": weights_of(inner), "bytes": sum(counted), "parameters": 8 * sum(p.numel() for p in inner.parameters())}
 
 
-@pytest.mark.parametrize("sync", [True, False])
-def test_micro_batches_are_reduced_once_a_pass(sync: bool):
-    first, second = launch(accumulate, sync)
-    assert torch.equal(first["weights"], second["weights"])
-    assert first["bytes"] == (1 + sync) * STEPS * first["parameters"]
-    wanted = train_alone("modality_aware_sam", {}, {}, True)[0] if sync else m_sharpness_by_hand(True)
-    assert torch.allclose(first["weights"], wanted, rtol=0, atol=1e-12)
+def test_micro_batches_are_reduced_once_a_pass():
+    for sync, (first, second) in zip((True, False), launch_all((accumulate, True), (accumulate, False)), strict=True):
+        assert torch.equal(first["weights"], second["weights"])
+        assert first["bytes"] == (1 + sync) * STEPS * first["parameters"]
+        wanted = train_alone("modality_aware_sam", {}, {}, True)[0] if sync else m_sharpness_by_hand(True)
+        assert torch.allclose(first["weights"], wanted, rtol=0, atol=1e-12)
 
 
-def disturb(rank: int, count: int, name: str, options: dict[str, Any], given: dict[str, Any], when: int) -> Result:
+def disturb(rank: int, count: int, name: str, options: dict[str, Any], when: int) -> Result:
     """NaN in the loss of rank 1's pass number `when` of the second step."""
     inner = build()
     model = wrap(inner)
@@ -208,18 +210,17 @@ def disturb(rank: int, count: int, name: str, options: dict[str, Any], given: di
         optimizer.step(closure)
         if step == 1:
             assert torch.equal(before, weights_of(inner)), "the weights stay"
-    del given
     return {"weights": weights_of(inner), "skipped": optimizer.summary()["skipped"]}
 
 
-@pytest.mark.parametrize("when", [1, 2])
-@pytest.mark.parametrize("options", [{}, {"sync_perturbation": False}], ids=["synced", "local"])
-@pytest.mark.parametrize("name", ["sam", "modality_aware_sam"])
-def test_what_is_not_finite_on_one_rank_is_skipped_by_all(name: str, options: dict[str, Any], when: int):
-    first, second = launch(disturb, name, options, {}, when)
-    assert first["skipped"] == second["skipped"] == 1
-    assert torch.equal(first["weights"], second["weights"])
-    assert first["weights"].isfinite().all()
+def test_what_is_not_finite_on_one_rank_is_skipped_by_all():
+    options: list[dict[str, Any]] = [{}, {"sync_perturbation": False}]
+    names = ("sam", "modality_aware_sam")
+    jobs = [(disturb, name, option, when) for name in names for option in options for when in (1, 2)]
+    for first, second in launch_all(*jobs):
+        assert first["skipped"] == second["skipped"] == 1
+        assert torch.equal(first["weights"], second["weights"])
+        assert first["weights"].isfinite().all()
 
 
 def misuse(rank: int, count: int, what: str) -> Result:
@@ -236,8 +237,10 @@ def misuse(rank: int, count: int, what: str) -> Result:
             optimizer = make("modality_aware_sam", model, inner, {})
             turned = mine if rank else dict(reversed(mine.items()))
             optimizer.step(closure_of(model, optimizer, turned, target[rows]))
-        elif what == "gsam":
-            make("gsam", model, inner, {"sync_perturbation": False})
+        elif what in {"gsam", "momentum_sam"}:
+            make(what, model, inner, {"sync_perturbation": False})
+        elif what == "ogm":
+            closure_of(model, None, mine, target[rows], balance=msam.balance.OGM(inner))
         elif what == "blend":
             blended = msam.optim.SharpnessAware(
                 torch.optim.SGD(inner.parameters(), lr=0.1),
@@ -258,19 +261,60 @@ def misuse(rank: int, count: int, what: str) -> Result:
     return {"said": "", "weights": weights_of(inner)}
 
 
-@pytest.mark.parametrize(
-    ("what", "words"),
-    [
-        ("bypassed", "DistributedDataParallel did not average them; call the DistributedDataParallel module"),
-        ("names", "all processes must have the same modalities in the same order"),
-        ("gsam", "sync_perturbation=False saves the reduction of the first gradient"),
-        ("blend", "needs for the update of a plain closure"),
-        ("masam", "several processes would not average"),
-        ("per sample", "of a loss in two parts; use sync_perturbation=True"),
-    ],
-)
-def test_what_would_drift_apart_in_silence_is_an_error_on_all_ranks(what: str, words: str):
-    ranks = launch(misuse, what)
-    assert all(words in rank["said"] for rank in ranks), ranks
+MISUSES = {
+    "bypassed": "DistributedDataParallel did not average them; call the DistributedDataParallel module",
+    "names": "all processes must have the same modalities in the same order",
+    "gsam": "sync_perturbation=False saves the reduction of the first gradient",
+    "momentum_sam": "sync_perturbation=False saves the reduction of the first gradient",
+    "ogm": "which would differ from process to process",
+    "blend": "needs for the update of a plain closure",
+    "masam": "several processes would not average",
+    "per sample": "of a loss in two parts; use sync_perturbation=True",
+}
+
+
+def test_what_would_drift_apart_in_silence_is_an_error_on_all_ranks():
     start = weights_of(build())
-    assert all(torch.equal(rank["weights"], start) for rank in ranks), "weights are as before"
+    for words, ranks in zip(MISUSES.values(), launch_all(*((misuse, what) for what in MISUSES)), strict=True):
+        assert all(words in rank["said"] for rank in ranks), ranks
+        assert all(torch.equal(rank["weights"], start) for rank in ranks), "weights are as before"
+
+
+BALANCES: dict[str, Any] = {
+    "joint": lambda model: msam.balance.JointUnimodal(0.3),  # noqa: ARG005
+    "dgl": msam.balance.DGL,
+    "ensemble": msam.balance.UnimodalEnsemble,
+    "scale": lambda model: msam.balance.EncoderScale(model, 1.5),
+    "agm": msam.balance.AGM,
+    "tcmax": msam.balance.TCMax,
+}
+OWN_NUMBERS = {"agm", "tcmax"}
+"""Whose numbers are of each process's own batch: ranks stay together, and are not one process."""
+
+
+def balanced(model: Any, inner: Any, name: str, rank: int, count: int) -> Tensor:
+    base = torch.optim.SGD(inner.parameters(), lr=0.1, momentum=0.9)
+    optimizer, balance = msam.SAM(base, rho=0.3, model=model), BALANCES[name](inner)
+    for step in range(STEPS):
+        inputs, target = draw(step)
+        rows = rows_of(rank, count)
+        mine = {k: v[rows] for k, v in inputs.items()}
+        optimizer.step(closure_of(model, optimizer, mine, target[rows], balance=balance))
+    return weights_of(inner)
+
+
+def balance_all(rank: int, count: int) -> Result:
+    found: Result = {}
+    for name in BALANCES:
+        inner = build()
+        found[name] = balanced(wrap(inner), inner, name, rank, count)
+    return found
+
+
+def test_balancing_methods_keep_ranks_together():
+    first, second = launch(balance_all)
+    for name in BALANCES:
+        assert torch.equal(first[name], second[name]), name
+        model = build()
+        alike = torch.allclose(first[name], balanced(model, model, name, 0, 1), rtol=0, atol=1e-12)
+        assert alike == (name not in OWN_NUMBERS), name
