@@ -101,7 +101,7 @@ def launch(work: Callable[..., Result], *arguments: Any, count: int = 2) -> list
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_start, (count, work, arguments, folder), nprocs=count)
-        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(count)]
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 
 def do_all(rank: int, count: int, jobs: Sequence[tuple[Any, ...]]) -> Result:
