@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import msam
 
-TIMEOUT = timedelta(seconds=10)
-"""After which a rank that waits for others gives up."""
+TIMEOUT = timedelta(seconds=120)
+"""After which a rank that waits for others gives up; long, as another one may still load torch on a busy machine."""
 ROWS, STEPS = 24, 4
 
 Result = dict[str, Any]
