@@ -52,6 +52,7 @@ FITS = {
     ("contribution_samples", "none"),
     ("decouple", "bool"),
     ("same_noise", "bool"),
+    ("sync_perturbation", "bool"),
     ("sigma", "negative"),  # any finite number
     ("first", "negative"),
     ("last", "negative"),
