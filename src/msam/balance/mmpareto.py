@@ -161,6 +161,12 @@ def _products(first: list[Tensor], second: list[Tensor]) -> Tensor:
     return torch.stack([torch.dot(g, u).to(first[0].device, torch.float64) for g, u in single])
 
 
+def _lengths_of_sums(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    sums = (g + u for g, u in zip(first, second, strict=True))
+    norms = [torch.linalg.vector_norm(s, dtype=s.dtype if s.dtype == torch.float64 else torch.float32) for s in sums]
+    return torch.stack([norm.to(norms[0].device, torch.float64) for norm in norms])
+
+
 def _like(weights: Tensor, gradients: list[Tensor]) -> list[Tensor]:
     """One number for each gradient, of its type."""
     kinds = {(gradient.dtype, gradient.device) for gradient in gradients}
@@ -178,5 +184,6 @@ def _weigh(joint: list[Tensor], alone: list[Tensor], owners: list[int]) -> tuple
     places = own.argmax(1)
     agree, share = (gu > 0)[places], share[places]
     first, second = torch.where(agree, 1.0, 2 * share), torch.where(agree, 1.0, 2 * (1 - share))
-    wanted = (parts[0] + 2 * parts[1] + parts[2]).clamp_min(0).sqrt()
+    # Of the sum itself, one tensor at a time: a difference of squares is off by the root of rounding where both cancel.
+    wanted = _lengths_of_sums(joint, alone)
     return (first, second, agree), wanted
