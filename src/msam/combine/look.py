@@ -46,7 +46,7 @@ class LookReuse(Combination):
         share: Tensor | None,
     ) -> None:
         flatter = memory.buffers("flatter", parameters)
-        cosine, length, other = global_cosine(first, second)
+        cosine, length, other = global_cosine(first, second, parameters)
         along = torch.where(length > 0, cosine * (other / length), 0.0)
         torch._foreach_mul_(list(first), -along)
         torch._foreach_add_(list(first), list(second))
@@ -57,5 +57,6 @@ class LookReuse(Combination):
         if not memory.holds(self.remembers):
             return
         flatter = memory.buffers("flatter", parameters)
-        length = global_norm(gradients) * inverse_norm(global_norm(flatter)) * self.alpha
+        lengths = global_norm(gradients, parameters), global_norm(flatter, parameters)
+        length = lengths[0] * inverse_norm(lengths[1]) * self.alpha
         torch._foreach_add_(list(gradients), list(torch._foreach_mul(flatter, length)))

@@ -44,7 +44,7 @@ class SurrogateGap(Combination):
         memory: Memory,
         share: Tensor | None,
     ) -> None:
-        cosine, other, length = global_cosine(first, second)
+        cosine, other, length = global_cosine(first, second, parameters)
         along = torch.where(length > 0, cosine * (other / length), 0.0)
         torch._foreach_mul_(list(second), 1 + self.alpha * along)
         torch._foreach_add_(list(second), list(first), alpha=-self.alpha)

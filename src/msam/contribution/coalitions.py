@@ -8,6 +8,7 @@ from torch import Tensor
 
 from msam.checks import check_callable, check_type
 from msam.contribution.baselines import Baseline, Zeros
+from msam.contribution.inside import run_inside
 from msam.contribution.late_fusion import Forward, Inputs, LateFusionModel, as_late_fusion, encode
 from msam.contribution.mode import evaluation_mode
 from msam.contribution.nested import choose_rows, map_nested
@@ -104,7 +105,11 @@ def coalition_outputs(
     check_type("inputs", inputs, Mapping, "a mapping of modality name -> input")
     model = as_late_fusion(forward, inputs)
     if model is not None:
-        return fused_outputs(model, inputs, encode(model, inputs), coalitions, baseline, logits=logits)
+
+        def run(given: Inputs) -> Tensor:
+            return fused_outputs(model, given, encode(model, given), coalitions, baseline, logits=logits)
+
+        return run_inside(model, run, inputs)
     return masked_outputs(forward, inputs, coalitions, baseline, logits=logits)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from msam.contribution.inside import is_sharded, run_inside
 from msam.contribution.known import Known
 from msam.contribution.mode import unnoticed
 from msam.contribution.nested import list_leaves
@@ -93,7 +94,8 @@ def fuses_encoded(forward: Method) -> Method:
 def _is_fuse_of_encode(model: Any) -> bool:
     """Whether the model's code says so: its class's forward is marked, and nothing is put around it."""
     marked = "fuses_encoded" in getattr(getattr(type(model), "forward", None), "__dict__", {})
-    return marked and "forward" not in vars(model) and not has_hooks(model)
+    # What fully_shard hooks in gathers the weights, and changes nothing else.
+    return marked and "forward" not in vars(model) and (is_sharded(model) or not has_hooks(model))
 
 
 def has_hooks(module: Any) -> bool:
@@ -130,8 +132,11 @@ def _find_difference(model: Any, inputs: Inputs) -> str:
     if isinstance(model, nn.Module) and (model._backward_hooks or model._backward_pre_hooks):
         return "found backward hooks on the model, which only its forward runs"
     whole = list_leaves(model(inputs))
-    features = {name: torch.cat([feature, feature[:1]]) for name, feature in encode(model, inputs).items()}
-    parts = list_leaves(model.fuse(features))
+
+    def run(given: Inputs) -> Any:
+        return model.fuse({name: torch.cat([feature, feature[:1]]) for name, feature in encode(model, given).items()})
+
+    parts = list_leaves(run_inside(model, run, inputs))
     if len(whole) != len(parts):
         return f"found {len(whole)} and {len(parts)} tensors"
     for full, longer in zip(whole, parts, strict=True):

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msam.geometry.spread import as_local, fit
+
 
 class Memory:
     """Named buffers per parameter: float64 for float64 parameters, float32 for all others; complex ones as pairs of reals.
@@ -49,14 +51,13 @@ class Memory:
             parameters: Whose.
 
         Returns:
-            The buffers themselves, to be changed in place.
+            The buffers themselves, to be changed in place; of parameters that are spread over processes, this process's part.
         """
         held = self._buffers.setdefault(name, {})
         for parameter in parameters:
             if parameter not in held:
-                like = torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
-                held[parameter] = torch.zeros_like(like, dtype=_at_least_single(like.dtype))
-        return [held[parameter] for parameter in parameters]
+                held[parameter] = make_buffer(parameter)
+        return [as_local(held[parameter]) for parameter in parameters]
 
     def forget(self, name: str) -> None:
         """Drop what was remembered under a name.
@@ -91,10 +92,23 @@ class Memory:
         """
         known = list(parameters)
         self._buffers = {
-            name: {known[position]: buffer.to(known[position].device, copy=True) for position, buffer in held.items()}
+            name: {known[position]: fit(buffer, known[position]) for position, buffer in held.items()}
             for name, held in state["buffers"].items()
         }
         self.numbers = dict(state["numbers"])
+
+
+def make_buffer(parameter: Tensor) -> Tensor:
+    """Make a buffer for a parameter.
+
+    Args:
+        parameter: Which.
+
+    Returns:
+        Zeros: float64 for float64 parameters, else float32; complex ones as pairs of reals.
+    """
+    like = torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter.detach()
+    return torch.zeros_like(like, dtype=_at_least_single(like.dtype))
 
 
 def _at_least_single(dtype: torch.dtype) -> torch.dtype:

@@ -26,9 +26,9 @@ class PerturbedGroup:
     """Negative where the group is maximised."""
     parameters: list[Tensor]
     values: list[Tensor]
-    """The parameters, complex ones seen as real."""
+    """The parameters as `Weights.as_plain` sees them."""
     gradients: list[Tensor]
-    """Their gradient buffers, complex ones seen as real."""
+    """Their gradient buffers, seen so too."""
     group: dict[str, Any]
 
 
@@ -61,7 +61,7 @@ class Ascent:
 
     @property
     def moving(self) -> list[Tensor]:
-        """Those that move, complex ones seen as real."""
+        """Those that move, seen so too."""
         return [value for group in self.groups if group.rho for value in group.values]
 
     def climb_(self, memory: Memory) -> None:
@@ -73,6 +73,7 @@ class Ascent:
         if not self.groups:
             return
         gradients = [gradient for group in self.groups for gradient in group.gradients]
+        self.platform.settle()
         self.geometry.direct_(gradients, self.parameters, memory)
         self.backup.take(self.moving)
         self._move_(gradients)
@@ -85,6 +86,7 @@ class Ascent:
         """
         if not self.groups:
             return
+        self.platform.settle()
         self.backup.take(self.moving)
         self._move_(self.geometry.recall(self.parameters, memory))
 
@@ -96,10 +98,10 @@ class Ascent:
         """
         copies = iter(self.backup.pairs())
         return [
-            Move(*next(copies), direction=vector, factor=1.0 if isinstance(carried, Tensor) else group.rho)
+            Move(*next(copies), direction=vector, factor=1.0 if isinstance(carried, Tensor) else group.rho, parameter=parameter)
             for group, vectors, carried in zip(self.groups, self._directions, self._carried, strict=bool(self._carried))
             if group.rho
-            for vector in vectors
+            for vector, parameter in zip(vectors, group.parameters, strict=True)
         ]
 
     def release(self) -> None:
@@ -111,6 +113,7 @@ class Ascent:
     def restore_(self) -> None:
         """Copy the backup back into the parameters; a second call does nothing."""
         if self.backup.restore_():
+            self.platform.settle()
             _forget_casts()
 
     def _move_(self, directions: list[Tensor]) -> None:
@@ -122,7 +125,7 @@ class Ascent:
             if metric is not None:
                 torch._foreach_mul_(vectors, metric)
         known = self.gradient_norm if self.geometry.is_parallel else None
-        self.norm = known if known is not None else self.platform.norm(directions)
+        self.norm = known if known is not None else self.platform.norm(directions, self.parameters)
         self.scale = self.geometry.scale(self.norm)
         simple = len(self.groups) == 1 and metrics[0] is None
         lengths = [
@@ -143,7 +146,7 @@ class Ascent:
         if metric is not None:
             torch._foreach_mul_(vectors, metric)
         if length is None:
-            length = self.platform.norm(vectors)
+            length = self.platform.norm(vectors, group.parameters)
         step = group.rho * self.scale
         self._carried.append(add_scaled_(group.values, vectors, step))
         if vectors_module.is_at_hand(length):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from msam.errors import InvalidTypeError, InvalidValueError
+from msam.geometry.memory import make_buffer
 
 KEY = "sharpness_aware"
 PREFIX = "msam."
@@ -24,9 +25,7 @@ class Kind(NamedTuple):
     """What a method remembers of a parameter is like."""
 
     shape: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-    trained: bool
+    parameter: Tensor
 
 
 def pack_state(
@@ -48,8 +47,8 @@ def pack_state(
     for name in remembers:
         held = buffers.get(name, {})
         for index, kind in enumerate(kinds):
-            if kind.trained or index in held:
-                buffer = held[index] if index in held else torch.zeros(kind.shape, dtype=kind.dtype, device=kind.device)
+            if kind.parameter.requires_grad or index in held:
+                buffer = held[index] if index in held else make_buffer(kind.parameter)
                 state.setdefault(index, {})[PREFIX + name] = buffer
     memory = {"held": {name: sorted(held) for name, held in buffers.items()}, "numbers": own["memory"]["numbers"]}
     text = json.dumps(_encode({**own, "memory": memory}))

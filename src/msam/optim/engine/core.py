@@ -20,6 +20,7 @@ from msam.optim.engine.update import Update
 from msam.optim.engine.weights import Weights
 from msam.optim.engine.witness import Witness
 from msam.optim.platform.data_parallel import DataParallel, find_parallel
+from msam.optim.platform.sharded import Sharded, finds_spread
 from msam.optim.platform.single import SingleProcess
 from msam.optim.problem.batch import PATTERN, Batch
 
@@ -90,6 +91,7 @@ class Engine:
             self.platform = DataParallel(found)
         self.hooks.platform = self.platform
         if self.platform.count > 1:
+            self.platform.learn([model for model in models if model is not None])
             self.check_processes()
 
     def check_processes(self) -> None:
@@ -101,7 +103,13 @@ class Engine:
         if self.hooks.keeps_rest:
             raise InvalidStateError(
                 "this method keeps a part of the gradient at theta that several processes would not average, found "
-                f"{self.platform.count} processes; train in one process"
+                f"{self.platform.describe()}; train in one process"
+            )
+        if not self.options.sync_perturbation and not self.platform.has_local:
+            raise InvalidStateError(
+                "sync_perturbation=False needs each process's own gradient of every parameter, found "
+                f"{self.platform.describe()}, of which each process has only its part once they are averaged; use "
+                "sync_perturbation=True, or DistributedDataParallel"
             )
         keeps = self.combination.keeps_first or self.combination.remembers or self.geometry.remembers
         accumulates = not self.combination.remembers and not self.geometry.remembers and self.update.can_accumulate
@@ -115,6 +123,7 @@ class Engine:
     def start_step(self) -> None:
         """Find out whether groups have changed, and put right what an interrupted step may have left."""
         self.backup.restore_()
+        self.platform.settle()
         self.update.start()
         known = self._known
         now = [parameter for group in self.base.param_groups for parameter in group["params"]]
@@ -126,6 +135,9 @@ class Engine:
         self.weights.look()
         self.surroundings.forget()
         self._known = list(self.weights)
+        if finds_spread(self._known) and not isinstance(self.platform, Sharded):
+            self.platform = Sharded(self._known)
+            self.join([self.model])
 
     @property
     def steps(self) -> int:
@@ -147,6 +159,14 @@ class Engine:
             The buffers themselves, seen as real, in the order of `members`.
         """
         return self.weights.gradients_of(self.members)
+
+    def norm(self) -> Tensor:
+        """Measure the gradients that the last pass left.
+
+        Returns:
+            Their norm, a 0-d tensor.
+        """
+        return self.platform.norm(self.gradients(), self.members)
 
     # -- passes ----------------------------------------------------------------------------------------------------------
 
@@ -193,8 +213,7 @@ class Engine:
         """Whether the first pass of a step has this process's own gradients, so that each perturbs by its own."""
         if self.options.sync_perturbation or self.platform.count == 1:
             return False
-        # Torch learns a static graph in the first iteration, and that one must be synced.
-        return not (getattr(getattr(self.platform, "module", None), "static_graph", False) and self.steps == 0)
+        return not (self.platform.learns_first and self.steps == 0)
 
     def run(self, batch: Batch, weight: Tensor | float = 1.0, *, again: bool = False, local: bool = False) -> Tensor | float:
         """Run a pass, and check that it left gradients.
@@ -266,7 +285,7 @@ class Engine:
         Returns:
             Whether it has.
         """
-        norm = self.platform.agree(self.platform.norm(self.gradients())) if self.schedule.needs_gradient else None
+        norm = self.platform.agree(self.norm()) if self.schedule.needs_gradient else None
         return self.schedule.ascends(self.steps, norm, self.memory, self.options.seed)
 
     # -- the end --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def is_finite(engine: Engine, norm: Tensor | None = None) -> bool:
     Returns:
         Whether they are.
     """
-    return isfinite(engine.platform.read([norm if norm is not None else engine.platform.norm(engine.gradients())])[0])
+    return isfinite(engine.platform.read([norm if norm is not None else engine.norm()])[0])
 
 
 def first_norm(engine: Engine, ascent: Ascent, first: Gradients) -> Tensor:
@@ -37,7 +37,7 @@ def first_norm(engine: Engine, ascent: Ascent, first: Gradients) -> Tensor:
     norm = ascent.norm
     # A filter keeps gradients out of the ascent that the combination uses all the same.
     if first and engine.selects is not None:
-        norm = norm + engine.platform.norm(list(first.values()))
+        norm = norm + engine.platform.norm(list(first.values()), list(first))
     if first and engine.share is not None:
         # Where the two gradients are combined after the decision, the share has not reached them yet.
         norm = norm + 0 * engine.share.detach().to(norm)
@@ -60,7 +60,7 @@ def compare_later(engine: Engine, *, accumulates: bool) -> Seen:
         return Seen(compares_with_ascent=True)
     if not engine.account.suspects:
         return Seen()
-    return Seen([engine.platform.norm(engine.gradients())], compares_with_own=True)
+    return Seen([engine.norm()], compares_with_own=True)
 
 
 def measure(engine: Engine, ascent: Ascent, seen: Seen) -> Seen:
@@ -76,7 +76,7 @@ def measure(engine: Engine, ascent: Ascent, seen: Seen) -> Seen:
     """
     moves = ascent.moves() if engine.account.observes else []
     if moves:
-        seen.numbers += measure_move(moves)
+        seen.numbers += measure_move(moves, engine.platform.add_up)
         seen.is_measured = True
         seen.is_half = any(is_half(move.weight) for move in moves)
     return seen
@@ -108,11 +108,11 @@ def conclude_once(engine: Engine, ascent: Ascent, lengths: list[Tensor], *, clim
         Whether it was finite.
     """
     members, gradients = engine.members, engine.gradients()
-    after, eps_norm, *more = engine.platform.read([engine.platform.norm(gradients), ascent.eps_norm, *lengths])
+    after, eps_norm, *more = engine.platform.read([engine.norm(), ascent.eps_norm, *lengths])
     if not isfinite(after):
         return False
     if engine.platform.count > 1 and engine.account.observes:
-        engine.platform.check_alike(after, engine.hooks.modalities)
+        engine.platform.check_alike(after, engine.hooks.modalities, engine.gradients(), engine.members)
     engine.geometry.remember(gradients, members, engine.memory)
     if climbs:
         engine.account.note_perturbation(ascent.geometry, eps_norm=eps_norm, norm=0.0, scale=0.0, seen=True)
@@ -134,13 +134,13 @@ def conclude(engine: Engine, ascent: Ascent, first: Gradients, second: Seen) -> 
     Returns:
         Whether all was finite.
     """
-    norms = [first_norm(engine, ascent, first), engine.platform.norm(engine.gradients())]
+    norms = [first_norm(engine, ascent, first), engine.norm()]
     found = engine.platform.read([*norms, ascent.norm, ascent.scale, ascent.eps_norm, *second.numbers])
     if not all(isfinite(number) for number in found[:5]):
         return False
     _, after, norm, scale, eps_norm, *more = found
     if engine.platform.count > 1 and engine.account.observes:
-        engine.platform.check_alike(after, engine.hooks.modalities)
+        engine.platform.check_alike(after, engine.hooks.modalities, engine.gradients(), engine.members)
     before = norm if second.compares_with_ascent else more[0] if second.compares_with_own else None
     engine.account.note_perturbation(
         ascent.geometry, eps_norm=eps_norm, norm=norm, scale=scale, seen=before is None or before != after

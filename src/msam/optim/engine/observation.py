@@ -1,10 +1,12 @@
 """What is observed of a perturbation: how far the weights went, and whether the second gradient saw it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+AddUp = Callable[[Tensor, Sequence[Tensor]], Tensor]
 
 PIECE = 1 << 15
 """Numbers that are looked at together, so that to look takes no memory to speak of."""
@@ -35,39 +37,60 @@ class Move:
     backup: Tensor
     """As it was."""
     direction: Tensor
+    parameter: Tensor
+    """Whose, where parameters are spread over processes."""
     factor: float
     """By which the direction was to be taken, up to a positive number that all have in common."""
 
 
-def measure_move(moves: Sequence[Move]) -> tuple[Tensor, Tensor]:
+def add_rows(rows: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Add up numbers that were taken of each parameter, in one process.
+
+    Args:
+        rows: ``(parameters, K)``.
+        parameters: Whose they are.
+
+    Returns:
+        Shape ``(K,)``.
+    """
+    del parameters
+    return rows.sum(0)
+
+
+def measure_move(moves: Sequence[Move], add_up: AddUp = add_rows) -> tuple[Tensor, Tensor]:
     """Measure how far weights went, and, where some are in half precision, along which direction.
 
     Args:
         moves: Of all parameters that moved, at least one.
+        add_up: Adds up over parameters what was taken of each, and over processes where they are spread.
 
     Returns:
         The Euclidean length of the move, and its cosine to what it was meant to be (1 without half precision, where nothing
         is rounded away); 0-d tensors.
 
     Example:
-        >>> move = Move(torch.tensor([3.0, 4.0]).half(), torch.zeros(2).half(), torch.tensor([1.0, 0.0]).half(), factor=0.1)
+        >>> now, before, direction = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]]).half()
+        >>> move = Move(now, before, direction, parameter=now, factor=0.1)
         >>> length, cosine = measure_move([move])
         >>> round(float(length), 4), round(float(cosine), 4)
         (5.0, 0.6)
     """
     device = moves[0].weight.device
     dtype = torch.float64 if device.type != "mps" else torch.float32
+    parameters = [move.parameter for move in moves]
     if not any(is_half(move.weight) for move in moves):
-        length = torch.zeros((), dtype=dtype, device=device)
-        for move in moves:
+        squares = torch.zeros(len(moves), 1, dtype=dtype, device=device)
+        for row, move in zip(squares, moves, strict=True):
             for now, before in zip(*_cut(move.weight, move.backup), strict=True):
-                length = torch.hypot(length, torch.linalg.vector_norm(now - before).to(dtype))
+                row += torch.linalg.vector_norm(now - before).to(dtype).square()
+        length = add_up(squares, parameters)[0].sqrt()
         return length, torch.ones_like(length)
-    sums = torch.zeros(3, dtype=dtype, device=device)
-    for move in moves:
+    rows = torch.zeros(len(moves), 3, dtype=dtype, device=device)
+    for row, move in zip(rows, moves, strict=True):
         for now, before, direction in zip(*_cut(move.weight, move.backup, move.direction), strict=True):
             moved, meant = now.to(dtype) - before.to(dtype), direction.to(dtype) * move.factor
-            sums += torch.stack([moved.dot(moved), meant.dot(meant), moved.dot(meant)])
+            row += torch.stack([moved.dot(moved), meant.dot(meant), moved.dot(meant)])
+    sums = add_up(rows, parameters)
     length = sums[0].sqrt()
     return length, sums[2] / (length * sums[1].sqrt()).clamp_min(torch.finfo(dtype).tiny)
 

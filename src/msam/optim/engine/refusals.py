@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from msam.checks import kind_of
 from msam.errors import InvalidTypeError, InvalidValueError
+from msam.geometry.spread import as_local
 
 QUANTISED = {"Int8Params", "Params4bit", "Linear8bitLt", "Linear4bit"}
 """Names of bitsandbytes' parameters and layers whose forward reads an integer copy of the weights."""
@@ -80,7 +81,7 @@ def check_parameters(groups: Iterable[dict[str, Any]], model: nn.Module | None) 
     parameters = [parameter for parameter in given if not isinstance(parameter, UninitializedParameter | UninitializedBuffer)]
     _check_layers(model)
     for parameter in parameters:
-        if type(parameter) not in {nn.Parameter, Tensor}:
+        if type(parameter) not in {nn.Parameter, Tensor} and type(as_local(parameter)) not in {nn.Parameter, Tensor}:
             _check_kind(parameter)
     _check_memory(parameters, model)
 

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from msam.geometry.spread import as_local
+
 FindGradients = Callable[[], list[Tensor]]
 
 
@@ -67,7 +69,7 @@ class Scaling:
             return
         if first_norm is not None:
             gradients = (p.grad for group in self._base.param_groups for p in group["params"] if p.grad is not None)
-            next(gradients).add_(first_norm * 0)
+            as_local(next(gradients)).add_(first_norm * 0)
         self.scaler.unscale_(self._base)
 
     def step(self, *, finite: bool) -> None:

@@ -164,10 +164,7 @@ class SharpnessAware(LinkedOptimizer):
         scaling = Scaling(scaler, self.base)
         batch = Batch(closure, scaling.factor if scaling.scaler is not None else None)
         engine.hooks.check(batch)
-        if engine.platform.count == 1:
-            engine.join(batch.models)
-        else:
-            engine.check_processes()
+        engine.join(batch.models)
         batch.forget()
         try:
             loss = self._dispatch(batch, engine.radii(), scaling)
@@ -177,6 +174,7 @@ class SharpnessAware(LinkedOptimizer):
         except BaseException:
             # What an interrupted step leaves in `.grad` is nobody's accumulation.
             engine.witness.leave(engine.weights.with_gradient())
+            engine.platform.recover()
             raise
         finally:
             # The weights have changed, or are about to.
@@ -311,8 +309,7 @@ class SharpnessAware(LinkedOptimizer):
         found = []
         for parameter in self._engine.weights:
             real = torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
-            dtype = torch.promote_types(real.dtype, torch.float32)
-            found.append(Kind(tuple(real.shape), dtype, real.device, parameter.requires_grad))
+            found.append(Kind(tuple(real.shape), parameter))
         return found
 
     @override

@@ -118,7 +118,8 @@ def _second_pass(engine: Engine, batch: Batch, first: FirstPass, radii: list[flo
     rest = _keep_rest(engine, first.plain) if engine.hooks.keeps_rest else {}
     scaling.remove_(engine.gradients)
     if engine.model is None or engine.geometry.remembers:
-        norm = engine.platform.norm([*engine.gradients(), *engine.weights.as_real(list(first.plain.values()))])
+        plain = engine.weights.as_plain(list(first.plain.values()))
+        norm = engine.platform.norm([*engine.gradients(), *plain], [*engine.members, *first.plain])
         if not is_finite(engine, norm):
             scaling.unscale_(norm)
             return False

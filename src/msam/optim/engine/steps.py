@@ -130,13 +130,13 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
     # A pass at weights that are not finite would ruin statistics that only the model's snapshot can restore.
     norm = None
     if engine.model is None or engine.geometry.remembers:
-        norm = engine.platform.norm(engine.gradients())
+        norm = engine.norm()
         if not is_finite(engine, norm):
             scaling.unscale_(norm if engine.platform.count == 1 else torch.full_like(norm, torch.nan))
             return False
     elif engine.is_local or (engine.geometry.is_parallel and engine.selects is None):
         # It is needed anyway; where it is at hand, to look costs nothing and keeps user code from weights that are NaN.
-        norm = engine.platform.norm(engine.gradients())
+        norm = engine.norm()
         if engine.is_local:
             # One process may see what the others do not: to leave the step is decided by all.
             if not is_finite(engine, norm):

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from msam.geometry.spread import as_local
 from msam.optim.engine.snapshot import Backup
 from msam.optim.engine.weights import Weights
 
@@ -131,7 +132,7 @@ class Surroundings:
                 self._moving.add(tensor)
         if self._moving:
             chosen += [tensor for tensor in self._watched if tensor in self._moving]
-        self._backup.take(chosen)
+        self._backup.take([as_local(tensor) for tensor in chosen])
         trained = (tensor for tensor in (*self._others, *self._strangers) if tensor.requires_grad)
         self._foreign = [(tensor, tensor.grad) for tensor in trained]
         for tensor, _ in self._foreign:
@@ -179,6 +180,7 @@ def _state(tensor: Tensor) -> State:
     """What changes when a tensor is written to, or gets other memory."""
     if tensor.is_inference() or tensor.layout != torch.strided:
         return id(tensor), 0
+    tensor = as_local(tensor)
     return tensor._version, tensor.data_ptr()
 
 

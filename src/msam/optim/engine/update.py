@@ -89,7 +89,7 @@ class Update:
         torch._foreach_sub_(after, before)
         self._moves = dict(zip(parameters, after, strict=True))
         for parameter, gradient in zip(parameters, before, strict=True):
-            parameter.grad = torch.view_as_complex(gradient) if parameter.is_complex() else gradient
+            parameter.grad = self._weights.as_given(gradient, parameter)
         return parameters
 
     def step(self, scaling: Scaling, *, finite: bool) -> None:
@@ -119,4 +119,4 @@ class Update:
             parameters = [parameter for parameter in group["params"] if parameter in moves]
             length = -float(group["lr"]) * (self._combination.decoupled or 0.0) * (-1 if group.get("maximize") else 1)
             if parameters and length:
-                torch._foreach_add_(self._weights.as_real(parameters), [moves[p] for p in parameters], alpha=length)
+                torch._foreach_add_(self._weights.as_plain(parameters), [moves[p] for p in parameters], alpha=length)

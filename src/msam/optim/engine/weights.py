@@ -1,4 +1,7 @@
-"""The parameters of an optimizer as the engine sees them: group by group, complex ones as pairs of real numbers."""
+"""The parameters of an optimizer as the engine sees them: group by group, in plain tensors of real numbers.
+
+Complex ones are seen as pairs of reals, those that are spread over processes as this process's part.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
@@ -7,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from msam.geometry.spread import as_local, is_spread, spread_like
 from msam.geometry.vectors import clone_all
 from msam.optim.engine.ascent import PerturbedGroup
 
@@ -24,11 +28,12 @@ class Weights:
 
     def __init__(self, base: Optimizer) -> None:
         self._base = base
-        self._has_complex = False
+        self._has_complex = self._has_spread = False
 
     def look(self) -> None:
-        """Learn whether any parameter is complex; after groups have changed."""
+        """Learn whether any parameter is complex, or spread over processes; after groups have changed."""
         self._has_complex = any(parameter.is_complex() for parameter in self)
+        self._has_spread = any(map(is_spread, self))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Go through all parameters, in the order of the groups.
@@ -52,7 +57,7 @@ class Weights:
         """List the gradients that are there.
 
         Returns:
-            The buffers themselves, seen as real.
+            The buffers themselves, as `as_plain` sees them.
         """
         return self.gradients_of(self.with_gradient())
 
@@ -63,9 +68,9 @@ class Weights:
             parameters: All of them with a gradient.
 
         Returns:
-            The buffers themselves, seen as real.
+            The buffers themselves, as `as_plain` sees them.
         """
-        return self.as_real(cast(list[Tensor], [parameter.grad for parameter in parameters]))
+        return self.as_plain(cast(list[Tensor], [parameter.grad for parameter in parameters]))
 
     def resolve(self, parameters: Sequence[Tensor]) -> None:
         """Write out gradients that are lazily conjugated, which cannot be seen as real.
@@ -77,24 +82,39 @@ class Weights:
             for parameter in parameters:
                 parameter.grad = cast(Tensor, parameter.grad).resolve_conj()
 
-    def as_real(self, tensors: list[Tensor]) -> list[Tensor]:
-        """See complex tensors as pairs of real numbers.
+    def as_plain(self, tensors: list[Tensor]) -> list[Tensor]:
+        """See complex tensors as pairs of real numbers, and spread ones as this process's part.
 
         Args:
             tensors: Any.
 
         Returns:
-            Views of the complex ones, the others themselves.
+            Views of those, the others themselves.
         """
+        if self._has_spread:
+            tensors = [as_local(tensor) for tensor in tensors]
         if not self._has_complex:
             return tensors
         return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+
+    @staticmethod
+    def as_given(plain: Tensor, parameter: Tensor) -> Tensor:
+        """See a tensor as one of a parameter's kind; what `as_plain` undoes.
+
+        Args:
+            plain: As `as_plain` sees it.
+            parameter: Whose.
+
+        Returns:
+            With the same memory.
+        """
+        return spread_like(torch.view_as_complex(plain) if parameter.is_complex() else plain, parameter)
 
     def clone_gradients(self) -> Gradients:
         """Copy the gradients that are there.
 
         Returns:
-            Parameter -> copy, seen as real.
+            Parameter -> copy, as `as_plain` sees it.
         """
         members = self.with_gradient()
         return dict(zip(members, clone_all(self.gradients_of(members)), strict=True))
@@ -159,5 +179,5 @@ class Weights:
             if members:
                 signed = -rho if group.get("maximize") else rho
                 gradients = self.gradients_of(members) if with_gradient is not None else []
-                found.append(PerturbedGroup(signed, members, self.as_real(members), gradients, group))
+                found.append(PerturbedGroup(signed, members, self.as_plain(members), gradients, group))
         return found

@@ -1,12 +1,14 @@
 """Tells whether gradients were accumulated behind the engine's back, as trainers do between steps."""
 
 from collections.abc import Sequence
+from math import isnan
 from typing import NoReturn, cast
 
 import torch
 from torch import Tensor
 
 from msam.errors import InvalidStateError
+from msam.geometry.spread import as_local
 from msam.geometry.vectors import global_norm, to_float
 
 
@@ -51,14 +53,10 @@ class Witness:
         """
         if not parameters or self._is_as_left(parameters):
             return None
-        gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
         # One number for all of them: to ask each would wait for a device as often.
-        if to_float(global_norm([torch.view_as_real(g) if g.is_complex() else g for g in gradients]).cpu()) == 0:
+        if _length(parameters) == 0:
             return None
-        for held in sorted(parameters, key=Tensor.numel):
-            if bool(cast(Tensor, held.grad).count_nonzero()):
-                return held
-        return None
+        return next((held for held in sorted(parameters, key=Tensor.numel) if _length([held]) != 0), None)
 
     def _is_as_left(self, parameters: Sequence[Tensor]) -> bool:
         if self._left is None:
@@ -91,7 +89,7 @@ class Witness:
             InvalidStateError: If gradients were accumulated outside, and nobody zeroed them.
         """
         marked, foreign = self._marked, self._foreign
-        if marked is not None and foreign is not None and foreign.grad is marked and bool(torch.isnan(marked).any()):
+        if marked is not None and foreign is not None and foreign.grad is marked and isnan(_length([foreign])):
             _refuse_accumulation()
         self._held, self._foreign, self._marked = [], None, None
 
@@ -118,6 +116,13 @@ class Witness:
     def __getstate__(self) -> dict[str, object]:
         # Copies and pickles of parameters come without gradients.
         return Witness().__dict__
+
+
+def _length(parameters: Sequence[Tensor]) -> float:
+    """The norm of gradients, over all processes where they are spread."""
+    gradients = [as_local(cast(Tensor, parameter.grad)) for parameter in parameters]
+    real = [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in gradients]
+    return to_float(global_norm(real, parameters).cpu())
 
 
 def _refuse_accumulation() -> NoReturn:

@@ -1,11 +1,11 @@
 """One process on its own: norms are over what it holds, and decisions are its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msam.geometry import vectors
 
@@ -21,17 +21,54 @@ class SingleProcess:
     """Number of processes."""
     rank = 0
     """Of this one."""
+    learns_first = False
+    """Whether gradients of the very first pass must be averaged over processes."""
+    has_local = True
+    """Whether a pass can leave this process's own gradients."""
 
-    def norm(self, tensors: Sequence[Tensor]) -> Tensor:
+    def describe(self) -> str:
+        """Say where the step runs, for messages.
+
+        Returns:
+            A few words.
+        """
+        return "one process"
+
+    def norm(self, tensors: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor:
         """Return the 2-norm of all tensors of all processes taken as one vector.
 
         Args:
             tensors: This process's; at least one.
+            parameters: Whose they are, one for each.
 
         Returns:
             A 0-d tensor.
         """
+        del parameters
         return vectors.global_norm(tensors)
+
+    def add_up(self, rows: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+        """Add up numbers that were taken of each parameter.
+
+        Args:
+            rows: Of this process's part of each parameter, ``(parameters, K)``.
+            parameters: Whose they are.
+
+        Returns:
+            Shape ``(K,)``.
+        """
+        del parameters
+        return rows.sum(0)
+
+    def learn(self, models: Iterable[nn.Module]) -> None:
+        """Learn of models that a step runs.
+
+        Args:
+            models: Any.
+        """
+
+    def settle(self) -> None:
+        """Let go of copies of weights that passes have left, before the weights change."""
 
     def pool(self, rows: Sequence[Tensor]) -> Tensor:
         """Average columns over the samples of all processes.
@@ -62,12 +99,17 @@ class SingleProcess:
             tensors: The same ones in all processes.
         """
 
-    def check_alike(self, norm: float, names: Sequence[str]) -> None:
+    def recover(self) -> None:
+        """Make a step possible again after an error has interrupted a pass."""
+
+    def check_alike(self, norm: float, names: Sequence[str], gradients: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
         """Refuse processes that have drifted apart, or solve problems of other names.
 
         Args:
-            norm: Of gradients that all processes should share.
+            norm: Of all gradients.
             names: Of modalities.
+            gradients: This process's.
+            parameters: Whose they are.
 
         Raises:
             InvalidStateError: If they have.
@@ -97,9 +139,5 @@ class SingleProcess:
         if None not in found:
             return cast(list[float], found)
         away = [cast(Tensor, number) for number, value in zip(numbers, found, strict=True) if value is None]
-        read = iter(cast(list[float], torch.stack([_widen(number) for number in away]).tolist()))
+        read = iter(cast(list[float], torch.stack([vectors.widen(number) for number in away]).tolist()))
         return [next(read) if value is None else value for value in found]
-
-
-def _widen(number: Tensor) -> Tensor:
-    return number.double() if number.device.type != "mps" else number.float()

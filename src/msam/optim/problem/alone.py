@@ -17,6 +17,7 @@ from msam.contribution.coalitions import (
     evaluation_mode,
     mask_inputs,
 )
+from msam.contribution.inside import run_inside
 from msam.contribution.nested import list_leaves
 from msam.contribution.statistics import statistics_held
 
@@ -70,15 +71,19 @@ def run_fused(
     Returns:
         The outputs.
     """
-    passes = int(features is None)
-    with statistics_held(module, spared=() if passes else model.encoders.values()):
-        features = features if features is not None else encode(model, inputs)
-        absent = encode_absent(model, module, inputs, features, coalitions, baseline)
-        outputs = [
+    known = features
+
+    def run(given: Inputs) -> list[Any]:
+        features = known if known is not None else encode(model, given)
+        absent = encode_absent(model, module, given, features, coalitions, baseline)
+        return [
             model.fuse({name: feature if name in coalition else absent[name] for name, feature in features.items()})
             for coalition in coalitions
         ]
-    return Alone(outputs, passes)
+
+    passes = int(known is None)
+    with statistics_held(module, spared=() if passes else model.encoders.values()):
+        return Alone(run_inside(model, run, inputs), passes)
 
 
 def encode_absent(
@@ -104,7 +109,7 @@ def encode_absent(
     """
     learned = {name for name, value in inputs.items() if _is_learned(baseline, name, value)}
     with evaluation_mode(module, gradient=bool(learned)):
-        absent = absent_features(model, inputs, features, coalitions, baseline)
+        absent = run_inside(model, lambda given: absent_features(model, given, features, coalitions, baseline), inputs)
     return {name: feature if name in learned else feature.detach() for name, feature in absent.items()}
 
 

@@ -21,6 +21,7 @@ from msam.contribution.coalitions import (
     masked_outputs,
 )
 from msam.contribution.idle import is_to_be_looked_at, warn_of_idle
+from msam.contribution.inside import call_inside, run_inside
 from msam.contribution.nested import first_leaf, take_rows
 from msam.contribution.outputs import Logits, find_logits
 from msam.contribution.statistics import statistics_held
@@ -97,8 +98,10 @@ class Passes:
             self._features = encode(model, given)
             return model.fuse(self._features if through is None else through(self._features))
 
+        if self._inner is self.forward:
+            return run_inside(model, run, inputs)
         # A wrapper of several processes averages gradients of what its own forward pass has run.
-        return run(inputs) if self._inner is self.forward else call_inside(self.forward, self._inner, run, inputs)
+        return call_inside(self.forward, self._inner, run, inputs)
 
     @property
     def output(self) -> Any:
@@ -238,9 +241,14 @@ class Passes:
     ) -> Tensor:
         if samples is not None:
             inputs = {name: take_rows(value, samples) for name, value in inputs.items()}
-        features = self._features if self._features is not None else encode(model, inputs)
-        features = features if samples is None else {name: feature[:samples] for name, feature in features.items()}
-        return fused_outputs(model, inputs, features, coalitions, baseline, logits=self._logits)
+        known = self._features
+
+        def run(given: Inputs) -> Tensor:
+            features = known if known is not None else encode(model, given)
+            features = features if samples is None else {name: feature[:samples] for name, feature in features.items()}
+            return fused_outputs(model, given, features, coalitions, baseline, logits=self._logits)
+
+        return run_inside(model, run, inputs)
 
     def _run_all(
         self,
@@ -342,29 +350,6 @@ def _changes_with_mode(module: nn.Module | None) -> bool:
     """Whether a module has dropout or BatchNorm; what functions inside it do cannot be seen."""
     parts = module.modules() if module is not None else ()
     return any(isinstance(part, _NormBase) or (isinstance(part, _DropoutNd) and part.p > 0) for part in parts)
-
-
-def call_inside(wrapper: Callable[[Inputs], Any], module: nn.Module, run: Callable[[Inputs], Any], inputs: Inputs) -> Any:
-    """Call a wrapper whose module runs a function in the place of its forward.
-
-    Args:
-        wrapper: Such as a DistributedDataParallel module.
-        module: Inside it.
-        run: The function.
-        inputs: Modality name -> input.
-
-    Returns:
-        The output.
-    """
-    before = vars(module).get("forward")
-    vars(module)["forward"] = run
-    try:
-        return wrapper(inputs)
-    finally:
-        if before is None:
-            del vars(module)["forward"]
-        else:
-            vars(module)["forward"] = before
 
 
 def module_behind(forward: Callable[..., Any]) -> nn.Module | None:
