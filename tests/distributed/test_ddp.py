@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from ranks import STEPS, Result, build, closure_of, draw, launch, launch_all, rows_of, sample_losses, weights_of, wrap
+from ranks import ROWS, STEPS, Result, build, closure_of, draw, launch, launch_all, rows_of, sample_losses, weights_of, wrap
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -240,7 +240,8 @@ def misuse(rank: int, count: int, what: str) -> Result:
         elif what in {"gsam", "momentum_sam"}:
             make(what, model, inner, {"sync_perturbation": False})
         elif what == "ogm":
-            closure_of(model, None, mine, target[rows], balance=msam.balance.OGM(inner))
+            optimizer = make("modality_aware_sam", model, inner, {"sync_perturbation": False})
+            optimizer.step(closure_of(model, optimizer, mine, target[rows], balance=msam.balance.OGM(inner)))
         elif what == "blend":
             blended = msam.optim.SharpnessAware(
                 torch.optim.SGD(inner.parameters(), lr=0.1),
@@ -266,7 +267,7 @@ MISUSES = {
     "names": "all processes must have the same modalities in the same order",
     "gsam": "sync_perturbation=False saves the reduction of the first gradient",
     "momentum_sam": "sync_perturbation=False saves the reduction of the first gradient",
-    "ogm": "which would differ from process to process",
+    "ogm": "a balancing method takes out of the second reduction",
     "blend": "needs for the update of a plain closure",
     "masam": "several processes would not average",
     "per sample": "of a loss in two parts; use sync_perturbation=True",
@@ -287,14 +288,16 @@ BALANCES: dict[str, Any] = {
     "scale": lambda model: msam.balance.EncoderScale(model, 1.5),
     "agm": msam.balance.AGM,
     "tcmax": msam.balance.TCMax,
+    "ogm": msam.balance.OGM,
+    "ogm-ge": lambda model: msam.balance.OGM(model, noise=True),
+    "arl": msam.balance.ARL,
+    "cggm": lambda model: msam.balance.CGGM(model, bound=2.0),
+    "dominant dropout": lambda model: msam.balance.DominantModalityDropout(1.0, interval=2),  # noqa: ARG005
 }
-OWN_NUMBERS = {"agm", "tcmax"}
-"""Whose numbers are of each process's own batch: ranks stay together, and are not one process."""
 
 
-def balanced(model: Any, inner: Any, name: str, rank: int, count: int) -> Tensor:
-    base = torch.optim.SGD(inner.parameters(), lr=0.1, momentum=0.9)
-    optimizer, balance = msam.SAM(base, rho=0.3, model=model), BALANCES[name](inner)
+def balanced(model: Any, inner: Any, name: str, rank: int, count: int, method: str = "sam") -> Tensor:
+    optimizer, balance = make(method, model, inner, {}), BALANCES[name](inner)
     for step in range(STEPS):
         inputs, target = draw(step)
         rows = rows_of(rank, count)
@@ -303,18 +306,68 @@ def balanced(model: Any, inner: Any, name: str, rank: int, count: int) -> Tensor
     return weights_of(inner)
 
 
-def balance_all(rank: int, count: int) -> Result:
+def balance_all(rank: int, count: int, method: str) -> Result:
     found: Result = {}
     for name in BALANCES:
         inner = build()
-        found[name] = balanced(wrap(inner), inner, name, rank, count)
+        found[name] = balanced(wrap(inner, gradient_as_bucket_view=method != "sam"), inner, name, rank, count, method)
     return found
 
 
-def test_balancing_methods_keep_ranks_together():
-    first, second = launch(balance_all)
-    for name in BALANCES:
-        assert torch.equal(first[name], second[name]), name
-        model = build()
-        alike = torch.allclose(first[name], balanced(model, model, name, 0, 1), rtol=0, atol=1e-12)
-        assert alike == (name not in OWN_NUMBERS), name
+def test_balancing_methods_are_one_process_on_the_union_of_the_batches():
+    methods = "sam", "modality_aware_sam"
+    for method, (first, second) in zip(methods, launch_all(*((balance_all, method) for method in methods)), strict=True):
+        for name in BALANCES:
+            assert torch.equal(first[name], second[name]), name
+            model = build()
+            wanted = balanced(model, model, name, 0, 1, method)
+            assert torch.allclose(first[name], wanted, rtol=0, atol=1e-12), (method, name)
+
+
+def balance_in_parts(rank: int, count: int) -> Result:
+    """Two micro-batches a step, whose factors are those of all ranks' micro-batches."""
+    inner = build()
+    model = wrap(inner) if count > 1 else inner
+    optimizer, balance = make("modality_aware_sam", model, inner, {}), msam.balance.OGM(inner)
+    for step in range(STEPS):
+        inputs, target = draw(step)
+        halves = [torch.arange(ROWS).view(2, 2, 6)[index, :, :].flatten() for index in range(2)]
+        mine = [half.view(2, 6)[rank] if count > 1 else half for half in halves]
+        optimizer.step(
+            [closure_of(model, optimizer, {k: v[r] for k, v in inputs.items()}, target[r], balance=balance) for r in mine]
+        )
+    return {"weights": weights_of(inner)}
+
+
+def test_gradients_that_a_balancing_method_takes_are_averaged_in_every_micro_batch():
+    first, second = launch(balance_in_parts)
+    assert torch.equal(first["weights"], second["weights"])
+    assert torch.allclose(first["weights"], balance_in_parts(0, 1)["weights"], rtol=0, atol=1e-12)
+
+
+def drop(rank: int, count: int) -> Result:
+    inner = build()
+    model = wrap(inner)
+    optimizer, balance = make("sam", model, inner, {}), msam.balance.ModalityDropout(0.5)
+    kept = []
+    for step in range(STEPS):
+        inputs, target = draw(step)
+        rows = rows_of(rank, count)
+        closure = closure_of(model, optimizer, {k: v[rows] for k, v in inputs.items()}, target[rows], balance=balance)
+        kept.append(torch.stack([(value != 0).any(1) for value in closure.inputs.values()]))
+        optimizer.step(closure)
+    return {"weights": weights_of(inner), "kept": torch.stack(kept)}
+
+
+def test_ranks_draw_their_own_masks_which_one_process_can_repeat():
+    ranks = launch(drop)
+    assert torch.equal(ranks[0]["weights"], ranks[1]["weights"])
+    assert not torch.equal(ranks[0]["kept"], ranks[1]["kept"])
+    model = build()
+    optimizer = make("sam", model, model, {})
+    for step in range(STEPS):
+        inputs, target = draw(step)
+        keep = torch.cat([rank["kept"][step] for rank in ranks], 1)
+        masked = {k: v * keep[index, :, None] for index, (k, v) in enumerate(inputs.items())}
+        optimizer.step(closure_of(model, optimizer, masked, target))
+    assert torch.allclose(ranks[0]["weights"], weights_of(model), rtol=0, atol=1e-12)

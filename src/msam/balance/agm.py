@@ -127,7 +127,7 @@ class AGM(Balance):
     def _weigh(self, closure: MultimodalClosure, parts: Mapping[str, Tensor]) -> Tensor:
         scores = torch.stack([closure.mean_loss(part) for part in parts.values()])
         # A mean over many batches stands still in half precision.
-        scores = scores if scores.dtype == torch.float64 else scores.float()
+        scores = self.total(scores if scores.dtype == torch.float64 else scores.float()) / self.platform.count
         before = torch.zeros_like(scores) if self.scores is None else self.scores.to(scores)
         taken = torch.zeros_like(scores[0]) if self.taken is None else self.taken.to(scores)
         difference = _lead(before) - _lead(scores)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from msam.balance.needs import SplitModel, is_split
 from msam.contribution.coalitions import Coalition, LateFusionModel, evaluation_mode
+from msam.contribution.inside import run_inside
 from msam.contribution.known import Known
 from msam.contribution.late_fusion import largest_gap, tolerance_of
 from msam.errors import InvalidTypeError, InvalidValueError
@@ -61,7 +62,7 @@ def split_parts(method: str, closure: MultimodalClosure) -> dict[str, Tensor]:
         )
     features = closure.features
     assert features is not None, "a forward pass has run"
-    parts = model.split(features)
+    parts = run_inside(model, lambda _: model.split(features), closure.inputs)
     if _ADDS_UP.get(model) is None and type(model) is not LateFusion:
         _verify(model, features, parts)
     _ADDS_UP.put(model, found=True)

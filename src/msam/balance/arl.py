@@ -87,6 +87,7 @@ class ARL(ScaledGradients):
         kept = closure.target != IGNORED
         entropies = [-(each.softmax(1) * each.log_softmax(1)).sum(1).where(kept, 0.0).sum() for each in logits]
         right = [true_class_probability(each, closure.target).sum() for each in logits]
+        entropies, right = self.total(torch.stack([*entropies, *right])).split(2)
         tiny = torch.finfo(entropies[0].dtype).tiny
         sure = entropies[1] / entropies[0].clamp_min(tiny)
         first = (self.temperature * (sure - right[0] / right[1].clamp_min(tiny))).sigmoid()

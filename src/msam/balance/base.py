@@ -10,6 +10,8 @@ from torch import Generator, Tensor
 
 from msam.checks import as_count, as_number, check_type
 from msam.errors import InvalidStateError, InvalidValueError
+from msam.optim.platform.found import find_platform
+from msam.optim.platform.single import SingleProcess
 from msam.optim.problem.balancing import Backward
 from msam.optim.problem.closure import MultimodalClosure
 
@@ -49,6 +51,11 @@ class Balance:
 
     draws: bool = True
     """Whether `mask_` takes random numbers; to make a generator takes as long as a small layer."""
+    draws_apart: bool = True
+    """Whether each of several processes has random numbers of its own, as for its own rows."""
+    platform = SingleProcess()
+    """Where the closure's model is trained."""
+    _model: Any = None
 
     @property
     def exclusive(self) -> bool:
@@ -64,6 +71,11 @@ class Balance:
     def reshapes(self) -> bool:
         """Whether it changes the loss or the gradients, and not the inputs or penalties only."""
         return any(getattr(type(self), name) is not getattr(Balance, name) for name in ("loss", "backward"))
+
+    @property
+    def changes_gradients(self) -> bool:
+        """Whether it takes the gradient of one backward pass by itself."""
+        return type(self).backward is not Balance.backward
 
     # -- a batch ---------------------------------------------------------------------------------------------------------
 
@@ -101,9 +113,30 @@ class Balance:
                 f"{type(self).__name__} must know the epoch, found none; call balance.start_epoch(epoch, metrics) before each "
                 "epoch, from 0"
             )
+        self._find_platform(closure)
+        if self.draws and self.draws_apart and self.platform.count > 1:
+            # One number in each process, so that the caller's generator stays the same in all of them.
+            drawn = int(torch.randint(2**62, (), generator=generator))
+            generator = Generator().manual_seed(Random(f"{drawn}:{self.platform.rank}").getrandbits(31))
         self.batches += 1
         closure.balances.append(self)
         self.mask_(closure, generator)
+
+    def _find_platform(self, closure: MultimodalClosure) -> None:
+        if closure.model is not self._model:
+            self._model = closure.model
+            self.platform = find_platform([closure.model])
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """Add up numbers of all processes.
+
+        Args:
+            numbers: Of this process's batch; without gradient.
+
+        Returns:
+            Of the same shape.
+        """
+        return self.platform.gather(numbers).sum(0)
 
     def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
         """Change a batch before anything is run: its masks, its penalties, its loss function.

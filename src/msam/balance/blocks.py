@@ -89,7 +89,12 @@ def own_gradients(parameters: list[Tensor]) -> Iterator[None]:
     Yields:
         Nothing. Where an error leaves, what was there before is there again.
     """
-    before = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    # A view of a bucket of DistributedDataParallel is written over by its next backward pass.
+    before = [
+        (parameter, parameter.grad.clone() if parameter.grad._is_view() else parameter.grad)
+        for parameter in parameters
+        if parameter.grad is not None
+    ]
     for parameter, _ in before:
         parameter.grad = None
     try:

@@ -16,6 +16,8 @@ from msam.balance.tcmax import check_classes
 from msam.checks import as_number
 from msam.contribution.values import IGNORED
 from msam.errors import InvalidValueError
+from msam.geometry.spread import as_local
+from msam.geometry.vectors import global_norm
 from msam.optim.problem.balancing import Backward
 from msam.optim.problem.blocks import Block
 from msam.optim.problem.closure import MultimodalClosure
@@ -124,11 +126,13 @@ class CGGM(ScaledGradients):
         weights = self.classifiers[name]
         logits = rows @ weights.T
         kept = target != IGNORED
-        count = kept.sum().clamp_min(1)
-        right = ((logits.argmax(1) == target) & kept).sum() / count
         known = torch.nn.functional.one_hot(target.clamp_min(0), classes)
-        error = (logits.softmax(1) - known) * kept[:, None] / count
-        momentum = _MOMENTUM * self.momenta[name] + error.T @ rows
+        error = (logits.softmax(1) - known) * kept[:, None]
+        sums = torch.stack([kept.sum(), ((logits.argmax(1) == target) & kept).sum()]).to(rows)
+        sums = self.total(torch.cat([sums, (error.T @ rows).flatten()]))
+        count = sums[0].clamp_min(1)
+        right = sums[1] / count
+        momentum = _MOMENTUM * self.momenta[name] + sums[2:].view_as(weights) / count
         # What is not finite teaches nothing.
         ok = momentum.isfinite().all()
         self.momenta[name] = torch.where(ok, momentum, self.momenta[name])
@@ -152,6 +156,7 @@ class CGGM(ScaledGradients):
         assert self.clip is not None
         found = [p.grad for p in self._parameters if p.grad is not None]
         dense = [g if g.layout == torch.strided else g.coalesce().values() for g in found]
-        norm = torch.nn.utils.get_total_norm(dense)
+        taken = [p for p in self._parameters if p.grad is not None]
+        norm = global_norm([as_local(gradient) for gradient in dense], taken) if dense else torch.zeros(())
         size = weight.to(norm).abs() if isinstance(weight, Tensor) else abs(weight)
         scale_gradients_(self._parameters, (self.clip * size / (norm + 1e-6 * size)).clamp_max(1.0))

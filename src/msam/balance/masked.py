@@ -125,7 +125,7 @@ class DominantModalityDropout(Balance):
         outputs = closure.coalition_outputs(plan.coalitions)
         with torch.no_grad():
             found = self.rule.contribute(outputs, closure.target, plan, closure.presence())
-            self.shares = keep_finite(self.shares, self.rule.shares(found.mean(1)))
+            self.shares = keep_finite(self.shares, self.rule.shares(self.platform.pool([found])))
             self.dominant = None if self.shares is None else closure.modalities[int(self.shares.argmax())]
 
     @override

@@ -12,7 +12,8 @@ from msam.balance.blocks import scale_gradients_
 from msam.balance.scaled import ScaledGradients
 from msam.checks import as_count, as_number, check_callable, check_choice
 from msam.contribution import ValueFunction, true_class_probability
-from msam.errors import InvalidTypeError, InvalidValueError
+from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError
+from msam.geometry.spread import is_spread
 from msam.optim.problem.blocks import Block
 from msam.optim.problem.closure import MultimodalClosure
 
@@ -64,6 +65,8 @@ class OGM(ScaledGradients):
         0.8
     """
 
+    draws_apart = False  # the noise is put on gradients that all processes share
+
     def __init__(
         self,
         model: nn.Module,
@@ -100,13 +103,18 @@ class OGM(ScaledGradients):
     @override
     def mask_(self, closure: MultimodalClosure, generator: Generator) -> None:
         super().mask_(closure, generator)
+        if self.noise and any(is_spread(parameter) for block in self.blocks.values() for parameter in block):
+            raise InvalidStateError(
+                "noise=True takes the deviation of each whole gradient, found parameters that are sharded over processes; use "
+                "noise=False, or DistributedDataParallel"
+            )
         if self.noise:
             closure.notes[self, "noise"] = int(torch.randint(2**62, (), generator=generator))
 
     @override
     def find_factors(self, closure: MultimodalClosure) -> Tensor:
         outputs = unimodal_outputs("OGM", closure)
-        scores = torch.stack([self.value(outputs[name], closure.target).sum() for name in self.blocks])
+        scores = self.total(torch.stack([self.value(outputs[name], closure.target).sum() for name in self.blocks]))
         others = (scores.sum() - scores) / (len(scores) - 1)
         # Where nobody is right there is no ratio: 0 / 0 counts as one that is not above 1.
         ratio = (scores / others.clamp_min(torch.finfo(scores.dtype).tiny)).clamp_max(_MOST)

@@ -12,8 +12,7 @@ from msam.balance.adaptive import warn_where_cancelled
 from msam.balance.base import Balance
 from msam.balance.blocks import check_blocks, collect_encoders, own_gradients, scale_gradients_
 from msam.checks import as_number
-from msam.errors import InvalidStateError, InvalidValueError
-from msam.optim.platform.data_parallel import find_parallel
+from msam.errors import InvalidValueError
 from msam.optim.problem.balancing import Backward
 from msam.optim.problem.blocks import Block
 from msam.optim.problem.closure import MultimodalClosure
@@ -58,17 +57,6 @@ class ScaledGradients(Balance):
     @override
     def mask_(self, closure: MultimodalClosure, generator: torch.Generator) -> None:
         check_blocks(self, closure, self.blocks, self.batches)
-        if not self.is_constant and find_parallel([closure.model]) is not None:
-            raise InvalidStateError(
-                f"{type(self).__name__} finds a factor by the batch at hand, which would differ from process to process after "
-                "gradients were averaged, found a DistributedDataParallel; train in one process, or use "
-                "msam.balance.JointUnimodal"
-            )
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether the factors do not depend on the batch."""
-        return False
 
     @property
     @override
@@ -85,7 +73,8 @@ class ScaledGradients(Balance):
         """Find the factors of a batch.
 
         Args:
-            closure: Whose forward pass has just run.
+            closure: Whose forward pass has just run. What is summed over its samples goes through `total`, since gradients
+                are those of all processes.
 
         Returns:
             Shape ``(M,)``, in the order of `blocks`, without gradient.
@@ -206,11 +195,6 @@ class EncoderScale(ScaledGradients):
     def __init__(self, model: nn.Module, scale: float, *, blocks: Mapping[str, Block] | None = None) -> None:
         super().__init__(model, blocks=blocks)
         self.scale = as_number("scale", scale, 0, remedy="1 changes nothing")
-
-    @property
-    @override
-    def is_constant(self) -> bool:
-        return True
 
     @override
     def find_factors(self, closure: MultimodalClosure) -> Tensor:

@@ -13,7 +13,10 @@ from msam.balance.base import Balance
 from msam.balance.needs import check_split
 from msam.contribution.values import IGNORED
 from msam.errors import InvalidValueError
+from msam.optim.platform.single import SingleProcess
 from msam.optim.problem.closure import MultimodalClosure
+
+ALONE = SingleProcess()
 
 
 class TCMax(Balance):
@@ -68,15 +71,17 @@ class TCMax(Balance):
     def loss(self, closure: MultimodalClosure, loss: Tensor) -> Tensor:
         parts = torch.stack(list(split_parts("TCMax", closure).values()))
         check_logits("TCMax", parts[0])
-        return total_correlation(parts, closure.target)
+        return total_correlation(parts, closure.target, self.platform)
 
 
-def total_correlation(parts: Tensor, target: Tensor) -> Tensor:
+def total_correlation(parts: Tensor, target: Tensor, platform: SingleProcess = ALONE) -> Tensor:
     """Evaluate TCMax's loss.
 
     Args:
         parts: Each modality's part of the logits, ``(M, B, C)``.
         target: Classes, ``(B,)``; -100 is left out.
+        platform: Whose rows the sums are over; of several processes each has the loss of all rows, whose gradient, averaged
+            over processes, is that of one process with all of them.
 
     Returns:
         0-d.
@@ -87,9 +92,30 @@ def total_correlation(parts: Tensor, target: Tensor) -> Tensor:
     """
     parts = parts if parts.dtype in {torch.float32, torch.float64} else parts.float()
     ignored = target == IGNORED
-    constant = len(parts) * (~ignored).sum().to(parts).log() + log(parts.shape[2])
+    count = platform.gather((~ignored).sum().to(parts)).sum(0)
+    constant = len(parts) * count.log() + log(parts.shape[2])
     joint = parts.masked_fill(ignored[:, None], -torch.inf) if ignored.device.type != "cpu" or bool(ignored.any()) else parts
-    return joint.logsumexp(1).sum(0).logsumexp(0) + nll_loss(parts.sum(0), target) - constant
+    sums = join_rows(joint.logsumexp(1), platform)
+    found: Tensor = sums.sum(0).logsumexp(0) + nll_loss(parts.sum(0), target) - constant
+    return found
+
+
+def join_rows(sums: Tensor, platform: SingleProcess) -> Tensor:
+    """Join logarithms of sums of exponentials over the rows of each process.
+
+    Args:
+        sums: This process's, of any shape.
+        platform: Of the processes.
+
+    Returns:
+        Those over all rows; the gradient is this process's part times the number of processes.
+    """
+    if platform.count == 1:
+        return sums
+    joined = platform.gather(sums).logsumexp(0)
+    share = (sums.detach() - joined).exp()
+    found: Tensor = joined + platform.count * share * (sums - sums.detach())
+    return found
 
 
 def check_classes(method: str, target: Any) -> None:

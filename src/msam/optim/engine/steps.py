@@ -152,6 +152,11 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
             f"sync_perturbation=False saves the reduction of the first gradient, which {type(engine.combination).__name__} "
             "needs for the update of a plain closure; use a MultimodalClosure, or sync_perturbation=True"
         )
+    if accumulates and engine.is_local and batch.changes_gradients:
+        raise InvalidStateError(
+            "sync_perturbation=False saves the reduction of the first gradient, which stays in the update here and which a "
+            "balancing method takes out of the second reduction; use sync_perturbation=True"
+        )
     engine.backup.stays = not first
     seen = compare_later(engine, accumulates=accumulates)
     ascent = engine.make_ascent(engine.perturbed_groups(radii), norm if engine.selects is None else None)

@@ -63,6 +63,15 @@ class Processes(SingleProcess):
         return total[:-1] / total[-1]
 
     @override
+    def gather(self, numbers: Tensor) -> Tensor:
+        found = numbers.detach().contiguous()
+        for group in reversed(self._groups):
+            parts = [torch.empty_like(found) for _ in range(dist.get_world_size(group))]
+            dist.all_gather(parts, found, group)
+            found = torch.stack(parts)
+        return found.reshape(self.count, *numbers.shape)
+
+    @override
     def average_(self, tensors: Sequence[Tensor]) -> None:
         for kind in {tensor.dtype for tensor in tensors}:
             same = [tensor for tensor in tensors if tensor.dtype == kind]

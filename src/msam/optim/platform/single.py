@@ -81,6 +81,17 @@ class SingleProcess:
         """
         return (rows[0] if len(rows) == 1 else torch.cat(list(rows), dim=1)).mean(1)
 
+    def gather(self, numbers: Tensor) -> Tensor:
+        """Bring together a few numbers of all processes.
+
+        Args:
+            numbers: This process's, of any shape, the same in all processes; without gradient.
+
+        Returns:
+            Shape ``(processes, ...)``, in the order of ranks.
+        """
+        return numbers.unsqueeze(0)
+
     def agree(self, norm: Tensor) -> Tensor:
         """Make one number of those of all processes, for a decision by it.
 

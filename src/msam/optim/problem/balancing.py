@@ -24,6 +24,10 @@ class Balancing(Protocol):
     def reshapes(self) -> bool:
         """Whether it changes the loss or the gradients, and not the inputs or penalties only."""
 
+    @property
+    def changes_gradients(self) -> bool:
+        """Whether it takes the gradient of one backward pass by itself, in `backward`."""
+
     def attach_(self, closure: Any) -> None:
         """Take part in all passes of a closure.
 

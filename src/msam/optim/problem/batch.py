@@ -119,13 +119,22 @@ class Batch:
             for part in told:
                 part.again = False
 
+    @property
+    def changes_gradients(self) -> bool:
+        """Whether a balancing method takes the gradient of each backward pass by itself."""
+        return any(
+            method.changes_gradients for part in self.parts if isinstance(part, MultimodalClosure) for method in part.balances
+        )
+
     def _run(self, weight: Tensor | float, pause: Pause, *, pauses_last: bool) -> Tensor | float:
         if len(self.parts) == 1:
             with pause() if pauses_last else nullcontext():
                 return self._run_part(self.parts[0], weight)
         losses = []
+        # What is taken out of ``.grad`` before a pass that averages would never be averaged.
+        accumulates = not self.changes_gradients
         for index, (part, share) in enumerate(zip(self.parts, self.part_weights, strict=True), start=1):
-            with pause() if pauses_last or index < len(self.parts) else nullcontext():
+            with pause() if pauses_last or (accumulates and index < len(self.parts)) else nullcontext():
                 losses.append(_as_loss(self._run_part(part, weight * share)) * share)
         return losses[0] if len(losses) == 1 else cast("Tensor | float", sum(losses))
 
