@@ -129,8 +129,12 @@ def wrap(model: nn.Module, **options: Any) -> DistributedDataParallel:
 
 
 def weights_of(model: nn.Module) -> Tensor:
-    """All weights as one vector."""
-    return torch.cat([parameter.detach().flatten().double() for parameter in model.parameters()])
+    """All weights as one vector, on all ranks; those that are sharded are gathered."""
+    for module in model.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()
+    found = [p.detach().full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in model.parameters()]
+    return torch.cat([each.flatten().double() for each in found])
 
 
 if sys.platform != "linux":
