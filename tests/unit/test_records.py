@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from msam.compare.files import write_json, write_text
 from msam.compare.reading import read_record
 from msam.compare.records import RunKey, make_record, seal, settings_digest, write_lines
+from msam.storage import write_json, write_text
 from msam.training import run_training
 from tasks import BASE, small_task
 

@@ -2,23 +2,23 @@
 
 import json
 import os
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from msam.cli.given import folder_of, names_in, source_of
 from msam.cli.options import Compare, Diagnose, Report, TaskOptions
 from msam.cli.signals import stopped
 from msam.compare import Findings, Grid, Plan, find_out
-from msam.compare.files import write_text
 from msam.compare.folder import ComparisonFolder
 from msam.compare.progress import make_progress
 from msam.compare.recipes import GROUPS, RECIPES, find_recipe, with_controls
 from msam.compare.records import settings_digest
 from msam.data import DisjointSets
 from msam.errors import InvalidValueError, MsamError
+from msam.storage import write_text
 from msam.terminal import Console
-from msam.training.files import FileSource, find_method_file, find_task_file, recipes_of
+from msam.training.files import FileSource, find_method_file, recipes_of
 from msam.training.goals import ACCURACY, ONE_MISSING
 from msam.training.source import DatasetSource, TaskSource, WithMethods, describe_source, why_unfit
 
@@ -38,7 +38,7 @@ def compare(options: Compare, command: str, console: Console) -> None:
     """
     from msam.report import print_reports, write_page
 
-    words = _names("methods", options.methods)
+    words = names_in("methods", options.methods)
     parts, out = _parts(options, words), _out_of(options, words)
     plans = [
         Plan(
@@ -83,8 +83,8 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
     from msam.diagnosis.trained import diagnose_task
     from msam.report.diagnosis import print_diagnosis, print_model_diagnosis
 
-    source = _source(options.task, options.data, DisjointSets(options.seeds, options.tuning_seeds))
-    out = _folder(options.out, source, "-diagnosis")
+    source = source_of(options.task, options.data, DisjointSets(options.seeds, options.tuning_seeds))
+    out = folder_of(options.out, source, "-diagnosis")
     plan = Plan(source, ("base",), options.seeds, out, command=command, select_by=options.select_by, **_shared(options))
     with stopped(console, _how_to_go_on(out)):
         findings = _run(plan, console)
@@ -131,36 +131,6 @@ def _say(console: Console, text: str) -> None:
     console.print(f"msam: {text}", markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def _source(task: str, data: TaskOptions, sets: DisjointSets) -> DatasetSource | FileSource:
-    if not task:
-        return DatasetSource(
-            dataset=data.dataset or "mfeat",
-            modalities=_names("modalities", data.modalities) if data.modalities else (),
-            rows=data.rows,
-            label_noise=data.label_noise,
-            fusion=data.fusion,
-            epochs=data.epochs,
-            palette=data.palette,
-            reliability=data.reliability,
-            disjoint=sets if data.train_sets == "disjoint" else None,
-        )
-    default = TaskOptions()
-    changed = [field.name for field in fields(data) if getattr(data, field.name) != getattr(default, field.name)]
-    if changed:
-        option = "--" + changed[0].replace("_", "-")
-        raise InvalidValueError(
-            f"a task file decides on its own data, found {option} beside {task!r}; set it in the file instead"
-        )
-    return find_task_file(task)
-
-
-def _names(option: str, text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise InvalidValueError(f"{option} must be comma-separated names, found {text!r}")
-    return names
-
-
 def _radii(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(radius) for radius in text.split(",") if radius.strip())
@@ -190,7 +160,7 @@ def _parts(options: Compare, words: tuple[str, ...]) -> list[_Part]:
 
     if options.task or options.data != TaskOptions():
         sets = DisjointSets(_SEEDS if options.seeds is None else options.seeds, options.tuning_seeds)
-        return [_Part("", with_methods(_source(options.task, options.data, sets)), _SEEDS, ACCURACY)]
+        return [_Part("", with_methods(source_of(options.task, options.data, sets)), _SEEDS, ACCURACY)]
     control = with_methods(DatasetSource(dataset="coloured-digits"))
     return [
         _Part("control", control, _CONTROL_SEEDS, ONE_MISSING),
@@ -244,7 +214,7 @@ def _out_of(options: Compare, words: tuple[str, ...]) -> Path:
     if options.out is None and len(parts) > 1:
         together = {part.name: describe_source(part.source) for part in parts}
         return Path("msam-runs") / f"default-{settings_digest(together)}"
-    return _folder(options.out, parts[0].source)
+    return folder_of(options.out, parts[0].source)
 
 
 class _Shared(TypedDict):
@@ -263,11 +233,3 @@ def _shared(options: Compare | Diagnose) -> _Shared:
         trials=options.trials,
         tuning_seeds=options.tuning_seeds,
     )
-
-
-def _folder(out: Path | None, source: TaskSource, suffix: str = "") -> Path:
-    if out is not None:
-        return out
-    task = describe_source(source)
-    words = "".join(character if character.isalnum() and character.isascii() else " " for character in task["name"]).split()
-    return Path("msam-runs") / f"{'-'.join(words[:3])[:60] or 'task'}-{settings_digest(task)}{suffix}"

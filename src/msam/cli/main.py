@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import tyro
 
-from msam.cli import commands, data_command
-from msam.cli.options import Command, Compare, Data, Diagnose, Report
+from msam.cli import commands, data_command, train_command
+from msam.cli.options import Command, Compare, Data, Diagnose, Report, Train
 from msam.cli.signals import end_on_signals, stopped
 from msam.errors import MsamError
 from msam.terminal import Console
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = tyro.cli(
             Command,
             prog="msam",
-            description="Sharpness-aware minimization for multimodal learning: compare, diagnose, report.",
+            description="Sharpness-aware minimization for multimodal learning: compare, diagnose, train, report.",
             args=given,
             config=(tyro.conf.OmitArgPrefixes,),
         )
@@ -47,6 +47,8 @@ def _dispatch(options: object, command: str, console: Console) -> None:
             commands.compare(options, command, console)
         case Diagnose():
             commands.diagnose(options, command, console)
+        case Train():
+            train_command.train(options, console)
         case Report():
             commands.report(options, console)
         case Data():

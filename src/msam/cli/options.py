@@ -124,6 +124,42 @@ class Diagnose:
 
 
 @dataclass(frozen=True)
+class Train:
+    """Train once with one method: a configuration, checkpoints, a history and a result in a folder of its own.
+
+    With several processes, `torchrun --nproc-per-node 2 -m msam train ...`: each takes its part of a batch that is as many
+    times as large, and gradients are averaged.
+    """
+
+    task: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[TASK.py]")] = ""
+    """A Python file that defines `task = msam.training.Task(...)`; a data set of the catalogue if left out."""
+    data: Annotated[TaskOptions, tyro.conf.arg(name="")] = TaskOptions()
+    method: str = "modality_aware_sam"
+    """One method, by the names of `msam compare`, or a Python file with a `recipe`."""
+    strength: float | None = None
+    """The method's one number, such as the radius of a sharpness-aware one; the middle of what a comparison would try if left
+    out."""
+    lr: float | None = None
+    """Learning rate of the base optimizer; the task's own if left out. Groups keep their ratios."""
+    batch_size: int | None = None
+    """Rows per step and process; the task's own if left out."""
+    seed: int = 0
+    """Decides splits, initialisation, the order of batches and the method's random numbers."""
+    select_by: str = ACCURACY
+    """What the epoch is chosen for on validation: accuracy, one-missing, worst-missing, balanced, or task."""
+    early_stopping: int = 0
+    """Stop after so many epochs without a better score on validation; 0 for never."""
+    resume: bool = False
+    """Go on from the checkpoint in the folder, bitwise as if nothing had happened. Epochs and early stopping may be others."""
+    tensorboard: bool = False
+    """Also write what TensorBoard shows; pip install 'msam[tensorboard]'."""
+    out: Path | None = None
+    """Folder of the run; one below msam-runs/, named after the configuration, if left out."""
+    timeout: float = 600.0
+    """Seconds after which a process that waits for another one gives up."""
+
+
+@dataclass(frozen=True)
 class Report:
     """Print a comparison's report and write its page again, from its records; nothing is trained."""
 
@@ -148,6 +184,7 @@ class Data:
 Command = (
     Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Data, tyro.conf.subcommand("data")]
 )

@@ -5,13 +5,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from msam.compare.files import clean_up, make_folder, read_text, refuse, write_json
 from msam.compare.lock import FolderLock
 from msam.compare.reading import read_comparison, read_record
 from msam.compare.records import Record, RunKey, key_of, write_lines, write_record
 from msam.compare.rounds import Scope
 from msam.compare.shapes import ShapeError
 from msam.errors import InvalidValueError, StorageError
+from msam.storage import clean_up, make_folder, read_text, refuse, write_json
 
 Say = Callable[[str], None]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from msam.compare.files import refuse
 from msam.errors import InvalidStateError
+from msam.storage import refuse
 
 NAME = "comparison.lock"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from msam.checks import as_count, as_number, check_callable, check_type, kind_of
-from msam.compare.files import make_folder
 from msam.compare.findings import Findings
 from msam.compare.fingerprint import Fingerprint
 from msam.compare.folder import ComparisonFolder
@@ -18,6 +17,7 @@ from msam.compare.recipes import DEFAULT, RECIPES, check_own, describe_own, find
 from msam.compare.records import settings_digest
 from msam.compare.trials import TRIALS, TUNING_SEEDS
 from msam.errors import InvalidTypeError, InvalidValueError
+from msam.storage import make_folder
 from msam.terminal import Console
 from msam.training import Recipe
 from msam.training.goals import ACCURACY

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from msam.compare.files import read_text
 from msam.compare.records import CHECKSUM, SCHEMA, Record, checksum, seal, settings_digest
 from msam.compare.shapes import (
     Check,
@@ -22,6 +21,7 @@ from msam.compare.shapes import (
 )
 from msam.data.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidValueError
+from msam.storage import read_text
 from msam.training.goals import ACCURACY
 
 LONGEST_RECORD = 64 * 2**20

@@ -9,7 +9,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from msam.compare import Findings
-from msam.compare.files import write_text
 from msam.report.curves import alone_figure, contributions_figure, strengths_figure
 from msam.report.drawing import keys_prefixed
 from msam.report.evidence import rivals
@@ -18,6 +17,7 @@ from msam.report.side_tables import side_contents, trials_content
 from msam.report.tables import branches_content, costs_content, results_content
 from msam.report.units import criterion_text, percent
 from msam.report.verdict import introduce, state_verdict
+from msam.storage import write_text
 
 SOURCES = (
     (

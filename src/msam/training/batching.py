@@ -12,6 +12,7 @@ from msam.contribution import Coalition, mask_inputs, true_class_probability
 from msam.contribution.nested import pick_rows
 from msam.data import Split
 from msam.errors import InvalidValueError
+from msam.training.ranks import ALONE, Ranks
 from msam.training.several import Packer
 from msam.training.stepping import CountedClosure
 from msam.training.task import Task
@@ -30,6 +31,7 @@ class Batches:
         present: Which modalities the run trains with, the others masked.
         hooks: Change each closure.
         seed: Decides the order, and what hooks draw.
+        ranks: The processes of the run; a batch is as many times as large as there are.
     """
 
     task: Task
@@ -37,6 +39,7 @@ class Batches:
     present: Coalition
     hooks: Sequence[BalanceHook]
     seed: int
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         self._order = Generator().manual_seed(self.seed)
@@ -83,13 +86,14 @@ class Batches:
         """Go through an epoch.
 
         Args:
-            model: To be trained.
+            model: To be trained, as it is called.
 
         Yields:
-            A closure for each batch.
+            A closure for each batch, of this process's rows.
         """
-        train, task = self.train, self.task
-        for index in split_order(torch.randperm(len(train), generator=self._order), task.batch_size):
+        train, task, count = self.train, self.task, self.ranks.count
+        for batch in split_order(torch.randperm(len(train), generator=self._order), task.batch_size * count, least=2 * count):
+            index = self.ranks.rows(batch)
             inputs = {name: pick_rows(value, index) for name, value in train.inputs.items()}
             present = {name: there[index] for name, there in train.present.items()}
             if self._masks:
@@ -101,7 +105,40 @@ class Batches:
                 hook.prepare_(closure, self._hook_generator)
             if self._weights is not None:
                 closure.loss_fn = _weighted(closure.loss_fn, self._weights[index])
+            if len(index) * count != len(batch):
+                # Gradients are averaged over processes, those with fewer rows included.
+                closure.loss_fn = _scaled(closure.loss_fn, len(index) * count / len(batch))
             yield closure
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an epoch depends on, besides the data.
+
+        Returns:
+            Tensors and builtins.
+        """
+        return {
+            "order": self._order.get_state(),
+            "hooks": self._hook_generator.get_state(),
+            "balances": [balance.state_dict() for balance in self.balances],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned.
+
+        Args:
+            state: Of batches with the same hooks.
+        """
+        self._order.set_state(state["order"])
+        self._hook_generator.set_state(state["hooks"])
+        for balance, held in zip(self.balances, state["balances"], strict=True):
+            balance.load_state_dict(held)
+
+
+def _scaled(loss_fn: Callable[[Any, Any], Tensor], factor: float) -> Callable[[Any, Any], Tensor]:
+    def scaled(output: Any, target: Any) -> Tensor:
+        return loss_fn(output, target) * factor
+
+    return scaled
 
 
 def _weighted(loss_fn: Callable[[Any, Any], Tensor], weights: Tensor) -> Callable[[Any, Any], Tensor]:
@@ -117,12 +154,13 @@ def _weighted(loss_fn: Callable[[Any, Any], Tensor], weights: Tensor) -> Callabl
     return weighted
 
 
-def split_order(order: Tensor, size: int) -> list[Tensor]:
+def split_order(order: Tensor, size: int, *, least: int = 2) -> list[Tensor]:
     """Cut the rows of an epoch into batches. A last batch of one row joins the one before: BatchNorm has no statistics of one.
 
     Args:
         order: Numbers of rows.
         size: Of a batch.
+        least: Rows of a last batch that stays one: two for each process.
 
     Returns:
         The batches.
@@ -132,6 +170,6 @@ def split_order(order: Tensor, size: int) -> list[Tensor]:
         ([4, 5], [1])
     """
     batches = list(order.split(size))
-    if len(batches) > 1 and len(batches[-1]) == 1 < size:
+    if len(batches) > 1 and len(batches[-1]) < min(least, size):
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches

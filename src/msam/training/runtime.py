@@ -2,11 +2,14 @@
 
 import os
 import platform
+import random
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, cast
 
+import numpy as np
 import torch
 
 from msam._version import __version__
@@ -30,6 +33,27 @@ def reproducible(seed: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
+
+
+def other_generators() -> dict[str, Any]:
+    """Return the state of random number generators besides torch's, from which a task may draw.
+
+    Returns:
+        Of Python's ``random`` and of NumPy's legacy generator, in builtins.
+    """
+    name, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+    return {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+
+
+def restore_other_generators(state: Mapping[str, Any]) -> None:
+    """Put generators back.
+
+    Args:
+        state: What `other_generators` returned.
+    """
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
 
 
 def versions() -> dict[str, str]:

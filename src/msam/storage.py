@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -68,11 +69,24 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: If the disk refuses.
     """
+    write_through(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_through(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write any file atomically; what cannot be written leaves nothing behind.
+
+    Args:
+        path: Where to; its folder is created.
+        write: Writes to the path that it is given.
+
+    Raises:
+        StorageError: If the disk refuses.
+    """
     # A short name of its own, as that of the file may be as long as a name can be.
     partial = path.with_name(f".{os.getpid()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        write(partial)
         partial.replace(path)
     except OSError as error:
         _remove(partial)
