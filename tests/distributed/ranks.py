@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,18 @@ def _start(rank: int, count: int, work: Callable[..., Result], arguments: tuple[
     dist.destroy_process_group()
 
 
+# Ranks are forked off a process that has loaded what takes seconds to load.
+get_context("forkserver").set_forkserver_preload(
+    [
+        "torch",
+        "torch.distributed.fsdp",
+        "torch.distributed.checkpoint.state_dict",
+        "torch.distributed.tensor.parallel",
+        "msam.cli.main",
+    ]
+)
+
+
 def launch(work: Callable[..., Result], *arguments: Any, count: int = 2) -> list[Result]:
     """Run a function on each rank of a new group.
 
@@ -100,7 +113,7 @@ def launch(work: Callable[..., Result], *arguments: Any, count: int = 2) -> list
         What each rank found.
     """
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_start, (count, work, arguments, folder), nprocs=count)
+        mp.start_processes(_start, (count, work, arguments, folder), nprocs=count, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(count)]
 
 

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -31,12 +31,12 @@ def end_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def stopped(console: Console, words: str) -> Iterator[None]:
+def stopped(console: Console, words: str | Callable[[], str]) -> Iterator[None]:
     """Say how to go on where the command is stopped.
 
     Args:
         console: Where to print.
-        words: How.
+        words: How; or a function that tells, once it is stopped.
 
     Yields:
         Nothing.
@@ -48,7 +48,9 @@ def stopped(console: Console, words: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         with suppress(OSError):  # the terminal may be gone
-            console.print(words, markup=False, emoji=False, highlight=False, soft_wrap=True)
+            console.print(
+                words if isinstance(words, str) else words(), markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
         raise SystemExit(143 if isinstance(error, Terminated) else 130) from None
 
 

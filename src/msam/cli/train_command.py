@@ -19,6 +19,7 @@ from msam.terminal import Console
 from msam.training import Recipe, RunResult, Task, run_training
 from msam.training.files import find_method_file, recipes_of
 from msam.training.fit import build_model, check_recipe
+from msam.training.goals import CRITERIA, OWN
 from msam.training.keeping import CHECKPOINT, MODEL, RunFolder, describe_epoch
 from msam.training.ranks import Ranks, is_of_processes, join_processes
 from msam.training.run import Run
@@ -38,11 +39,12 @@ def train(options: Train, console: Console) -> None:
         InvalidStateError: If the folder holds another run.
         RunError: If another process of the run is gone, or does not answer.
     """
-    job = _plan(options)
+    joined = torch.distributed.is_initialized()
     ranks = join_processes(os.environ, options.timeout)
     console = console if ranks.rank == 0 else Console(quiet=True)
+    job = _plan(options, ranks.count)
     try:
-        with stopped(console, _how_to_go_on(job.out)):
+        with stopped(console, lambda: _how_to_go_on(job.out)):
             _train(job, options, ranks, console)
     except Exception as error:
         if ranks.count == 1 or not is_of_processes(error):
@@ -53,7 +55,7 @@ def train(options: Train, console: Console) -> None:
             f"{_how_to_go_on(job.out)}"
         ) from error
     finally:
-        if ranks.count > 1:
+        if ranks.count > 1 and not joined:
             torch.distributed.destroy_process_group()
 
 
@@ -67,7 +69,7 @@ class _Job:
     out: Path
 
 
-def _plan(options: Train) -> _Job:
+def _plan(options: Train, processes: int) -> _Job:
     """Turn options into what is run."""
     recipe, source = _find(options)
     described = describe_source(source)
@@ -78,6 +80,10 @@ def _plan(options: Train) -> _Job:
         epochs=task.epochs if epochs is None else epochs,
         batch_size=task.batch_size if options.batch_size is None else options.batch_size,
     )
+    if options.select_by not in CRITERIA and not (options.select_by == OWN and task.select is not None):
+        raise InvalidValueError(
+            f"select_by must be one of {list(CRITERIA)}, or {OWN!r} where the task has `select`, found {options.select_by!r}"
+        )
     with reproducible(options.seed):
         wrong = check_recipe(task, recipe, build_model(task))
     if wrong:
@@ -95,7 +101,7 @@ def _plan(options: Train) -> _Job:
         "lr": rate if options.lr is None else options.lr,
         "epochs": recipe.budget * task.epochs,
         "batch_size": task.batch_size,
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": processes,
         "seed": options.seed,
         "select_by": options.select_by,
         "early_stopping": options.early_stopping,

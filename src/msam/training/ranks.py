@@ -130,12 +130,14 @@ def join_processes(environment: Any, seconds: float) -> Ranks:
         seconds: After which a process that waits for another one gives up, > 0.
 
     Returns:
-        The processes; this one alone without ``WORLD_SIZE``, or where it is 1.
+        The processes, those of a group that is there already first; this one alone without ``WORLD_SIZE``, or where it is 1.
 
     Raises:
         InvalidValueError: If the time is out of its range.
     """
     limit = timedelta(seconds=as_number("the time-out", seconds, 0, remedy="the default is 600"))
+    if dist.is_initialized():
+        return ProcessGroup() if dist.get_world_size() > 1 else ALONE
     if int(environment.get("WORLD_SIZE", "1")) < 2:
         return ALONE
     dist.init_process_group("gloo", timeout=limit)

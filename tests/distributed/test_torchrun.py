@@ -1,0 +1,107 @@
+"""``torchrun -m msam train``: one process with twice the batch, bitwise after a resume, and nothing that hangs."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import Result, launch
+
+from command import PLACE, run
+from small_run import result_in, weights_in, write_task
+
+METHODS = ["base", "modality_aware_sam", "modality_aware_sam_sample", "joint_unimodal", "ogm", "base_average"]
+
+
+def torchrun(*words: str, count: int = 2) -> str:
+    """Start a run as a user does."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    environment = {**os.environ, **PLACE, "GLOO_SOCKET_IFNAME": "lo"}
+    found = subprocess.run(
+        [*command, "-m", "msam", "train", *words], capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def in_a_group(rank: int, count: int, jobs: list[tuple[str, ...]]) -> Result:  # noqa: ARG001
+    """Several runs by the processes of a group that is there already."""
+    return {"said": [run("train", *words).out for words in jobs]}
+
+
+def test_processes_are_one_with_as_many_times_the_batch(tmp_path: Path):
+    # 70 rows in batches of 2 x 9: the last one has 16, and each process 8.
+    task = str(write_task(tmp_path))
+    given = [(task, "--method", method, "--epochs", "3", "--out", str(tmp_path / f"two-{method}")) for method in METHODS]
+    first, second = launch(in_a_group, [(*words, "--batch-size", "9") for words in given])
+    assert not any(second["said"]), "the first process prints"
+    for method, said in zip(METHODS, first["said"], strict=True):
+        one, two = tmp_path / f"one-{method}", tmp_path / f"two-{method}"
+        alone = run("train", task, "--method", method, "--epochs", "3", "--batch-size", "18", "--out", str(one)).out
+        assert said.split("epoch 1/3")[1].split("kept in")[0] == alone.split("epoch 1/3")[1].split("kept in")[0]
+        assert float((weights_in(two) - weights_in(one)).abs().max()) <= 1e-10, method
+        found, wanted = result_in(two), result_in(one)
+        assert found["curves"]["train_loss"] == pytest.approx(wanted["curves"]["train_loss"], abs=1e-10)
+        assert found["test"]["metric"] == wanted["test"]["metric"]
+
+
+def test_processes_with_unequal_parts_are_one_too(tmp_path: Path):
+    # 70 rows in batches of 3 x 7: the last one has 7 rows, of which the processes take 3, 2 and 2.
+    given = (str(write_task(tmp_path)), "--epochs", "2")
+    launch(in_a_group, [(*given, "--batch-size", "7", "--out", str(tmp_path / "three"))], count=3)
+    run("train", *given, "--batch-size", "21", "--out", str(tmp_path / "one"))
+    assert torch.allclose(weights_in(tmp_path / "three"), weights_in(tmp_path / "one"), rtol=0, atol=1e-10)
+
+
+def test_torchrun_goes_on_bitwise(tmp_path: Path):
+    task = str(write_task(tmp_path, dropout=0.3))
+    launch(in_a_group, [(task, "--epochs", "4", "--out", str(tmp_path / "whole"))])
+    torchrun(task, "--epochs", "2", "--out", str(tmp_path / "parts"))
+    said = torchrun(task, "--epochs", "4", "--out", str(tmp_path / "parts"), "--resume")
+    assert said.count("epoch 3/4") == said.count("epoch 4/4") == 1
+    assert torch.equal(weights_in(tmp_path / "whole"), weights_in(tmp_path / "parts"))
+    assert result_in(tmp_path / "whole") == result_in(tmp_path / "parts")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_is_gone_ends_the_other_with_a_message(how: signal.Signals, tmp_path: Path):
+    out, port = tmp_path / "run", free_port()
+    words = ["-m", "msam", "train", str(write_task(tmp_path)), "--epochs", "2000", "--out", str(out), "--timeout", "10"]
+    processes = []
+    for rank in range(2):
+        group = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment = {**os.environ, **PLACE, **group, "GLOO_SOCKET_IFNAME": "lo"}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        )
+    try:
+        until = time.monotonic() + 90
+        while not (out / "checkpoint.pt").exists():
+            assert time.monotonic() < until, [process.poll() for process in processes]
+            time.sleep(0.1)
+        processes[1].send_signal(how)
+        started = time.monotonic()
+        _, said = processes[0].communicate(timeout=60)
+        assert time.monotonic() - started < 25, "within the time-out of 10 s"
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[0].returncode == 2
+    words_said = " ".join(said.split())
+    assert "msam: error: the 2 processes of a run must all go on, found on rank 0 that another one ended" in words_said
+    assert "--resume to go on" in words_said
