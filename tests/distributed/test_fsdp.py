@@ -288,6 +288,36 @@ def test_steps_that_end_early_leave_the_weights_and_training_goes_on():
         assert first["said"] == ("of the user's" if what == "error" else "")
 
 
+def scaled(rank: int, count: int, when: int) -> Result:
+    """A real GradScaler; the loss of rank 1 overflows in pass `when` of the second step."""
+    model = shard(build(torch.float32))
+    optimizer = make("modality_aware_sam", model, model, {})
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1000)
+    for step in range(3):
+        inputs, target = mine(step, rank, count, torch.float32)
+        passes = 0
+
+        def loss_fn(output: Tensor, wanted: Tensor, step: int = step) -> Tensor:
+            nonlocal passes
+            passes += 1
+            found = cross_entropy(output, wanted)
+            return found * torch.inf if (rank, step, passes) == (1, 1, when) else found
+
+        before = weights_of(model)
+        optimizer.step(msam.MultimodalClosure(model, inputs, target, loss_fn), scaler=scaler)
+        scaler.update()
+        assert torch.equal(before, weights_of(model)) == (step == 1)
+    return {"weights": weights_of(model), "scale": scaler.get_scale(), "skipped": optimizer.summary()["skipped"]}
+
+
+def test_an_infinity_on_one_rank_shrinks_the_scale_on_all():
+    for first, second in launch_all((scaled, 1), (scaled, 2)):
+        assert torch.equal(first["weights"], second["weights"])
+        assert first["scale"] == second["scale"] == 512.0
+        assert first["skipped"] == second["skipped"] == 1
+        assert torch.allclose(first["weights"], two_of_three(), rtol=0, atol=1e-5)
+
+
 def misuse(rank: int, count: int, what: str) -> Result:
     model = build()
     try:
