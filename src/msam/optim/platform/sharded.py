@@ -60,16 +60,17 @@ class Sharded(Processes):
 
     @override
     def settle(self) -> None:
-        # A pass without gradient leaves modules gathered, and the next one would not see weights that changed since.
+        # A pass without gradient leaves modules gathered, and the next one would not see weights that changed since. It also
+        # leaves an order of modules behind, by which the next backward pass would gather some of them twice.
+        for module in self._roots:
+            # Older versions of torch have no way back from a pass that was interrupted.
+            if hasattr(module, "reset_iter_state") and cast(Any, module)._get_fsdp_state()._is_root:
+                cast(Any, module).reset_iter_state()
         for module in self._modules:
             cast(Any, module).reshard()
 
     @override
     def recover(self) -> None:
-        for module in self._roots:
-            # Older versions of torch have no way back from a pass that was interrupted.
-            if hasattr(module, "reset_iter_state") and cast(Any, module)._get_fsdp_state()._is_root:
-                cast(Any, module).reset_iter_state()
         self.settle()
 
     @override
