@@ -7,7 +7,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from _gpu_problems import BY_NAME, CPU, FAMILY, MORE, READINGS, SIZES, Method, Problem, relative_gap, same_bits
@@ -40,6 +40,7 @@ def list_checks(device: torch.device) -> Iterator[Check]:
             label = f"{method.label}{', bucket views' if views else ''}"
             run = partial(wrap_in_ddp, method, device, views=views)
             yield Check("DDP of one process vs none", label, "gap <= 1e-6", run)
+        yield Check("fully_shard of one process vs none", method.label, "gap <= 1e-6", partial(shard_alone, method, device))
 
 
 def _list_against_cpu(device: torch.device) -> Iterator[Check]:
@@ -196,8 +197,26 @@ def one_process(backend: str) -> Iterator[None]:
             distributed.destroy_process_group()
 
 
+def shard_alone(method: Method, device: torch.device) -> Found:
+    """Train with the model's parameters sharded by FSDP2, in a group of one."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if not distributed.is_available() or not distributed.is_backend_available(backend):
+        raise Skipped(f"torch has no {backend}")
+    from torch.distributed.fsdp import fully_shard
+
+    plain, sharded = (Problem(device, torch.float32, fusion=method.fusion) for _ in range(2))
+    plain.step(method.build(plain), STEPS)
+    with one_process(backend):
+        fully_shard(sharded.model)
+        sharded.step(method.build(sharded), STEPS)
+        cast(Any, sharded.model).reshard()
+        found = torch.cat([cast(Any, parameter).full_tensor().flatten() for parameter in sharded.model.parameters()])
+    gap = relative_gap([found], [torch.cat([parameter.flatten() for parameter in plain.model.parameters()])])
+    return Found(f"{gap:.1e}", gap <= 1e-6)
+
+
 def wrap_in_ddp(method: Method, device: torch.device, *, views: bool) -> Found:
-    """Train with DDP around the model, in a group of one; the library does not support DDP yet, and may refuse it."""
+    """Train with DDP around the model, in a group of one."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     if not distributed.is_available() or not distributed.is_backend_available(backend):
         raise Skipped(f"torch has no {backend}")

@@ -90,9 +90,8 @@ class Engine:
         if found is not None and getattr(self.platform, "module", None) is not found:
             self.platform = DataParallel(found)
         self.hooks.platform = self.platform
-        if self.platform.count > 1:
-            self.platform.learn([model for model in models if model is not None])
-            self.check_processes()
+        self.platform.learn([model for model in models if model is not None])
+        self.check_processes()
 
     def check_processes(self) -> None:
         """Refuse methods that several processes cannot take, or not without the reduction that they are to save.
@@ -100,6 +99,8 @@ class Engine:
         Raises:
             InvalidStateError: If it is one.
         """
+        if self.platform.has_local and self.platform.count == 1:
+            return
         if self.hooks.keeps_rest:
             raise InvalidStateError(
                 "this method keeps a part of the gradient at theta that several processes would not average, found "

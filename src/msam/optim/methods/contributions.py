@@ -108,12 +108,11 @@ class ContributionMethod(SharpnessAware):
     def _use_hooks(self, hooks: ContributionHooks) -> None:
         self._hooks = self._engine.hooks = hooks
         hooks.platform = self._engine.platform
-        if self._engine.platform.count > 1:
-            try:
-                self._engine.check_processes()
-            except BaseException:
-                self._unlink()
-                raise
+        try:
+            self._engine.check_processes()
+        except BaseException:
+            self._unlink()
+            raise
 
     @property
     def rule(self) -> ContributionRule:
