@@ -36,7 +36,8 @@ class EngineOptions:
         on_nonfinite: What to do with a non-finite gradient: ``"skip"`` the step, or ``"raise"``.
         sync_perturbation: With several processes (`model` a ``DistributedDataParallel``): whether the perturbation follows the
             gradient of all, as one process on the union of the batches would, or each process perturbs by its own
-            (m-sharpness), which saves the reduction of the first pass. Default True. No effect in one process.
+            (m-sharpness), which saves the reduction of the first pass. Default True. No effect in one process. False is refused
+            where parameters are sharded (FSDP2), and for methods that need the first gradient beyond the perturbation.
         seed: Of the optimizer's own random numbers, which ``interval`` draws from.
 
     Raises:
