@@ -40,6 +40,7 @@ def list_checks(device: torch.device) -> Iterator[Check]:
             label = f"{method.label}{', bucket views' if views else ''}"
             run = partial(wrap_in_ddp, method, device, views=views)
             yield Check("DDP of one process vs none", label, "gap <= 1e-6", run)
+        yield Check("backup_device='cpu' vs none", method.label, "bit by bit", partial(keep_backup_away, method, device))
         yield Check("fully_shard of one process vs none", method.label, "gap <= 1e-6", partial(shard_alone, method, device))
 
 
@@ -195,6 +196,15 @@ def one_process(backend: str) -> Iterator[None]:
             yield
         finally:
             distributed.destroy_process_group()
+
+
+def keep_backup_away(method: Method, device: torch.device) -> Found:
+    """Train with the copy of the weights on the CPU."""
+    beside, away = (Problem(device, torch.float32, fusion=method.fusion) for _ in range(2))
+    beside.step(method.build(beside), STEPS)
+    away.step(method.build(away, backup_device="cpu"), STEPS)
+    same = same_bits(away.copy_weights(), beside.copy_weights())
+    return Found("equal" if same else "different", good=same)
 
 
 def shard_alone(method: Method, device: torch.device) -> Found:

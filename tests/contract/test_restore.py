@@ -241,3 +241,19 @@ def test_restores_bitwise_over_thousands_of_steps_in_half_precision(case: Case):
     assert all_same_bits(list(model.parameters()), before)
     assert optimizer.summary()["perturbed"] == 2000 - case.warm_up
     assert optimizer.summary()["mean_eps_norm"] > 0.01
+
+
+def test_a_copy_on_the_host_is_the_same_copy():
+    """Here the weights are there too; scripts/gpu_check.sh has them on a device."""
+    found = []
+    for device in (None, "cpu"):
+        problem = Problem()
+        base = torch.optim.SGD(problem.model.parameters(), lr=0.1)
+        optimizer = msam.SAM(base, rho=0.1, model=problem.model, backup_device=device)
+        optimizer.step(msam.MultimodalClosure(problem.model, problem.inputs, problem.target, problem.loss))
+        found.append(problem.copy_parameters())
+    assert all_same_bits(*found)
+    with pytest.raises(
+        msam.errors.InvalidValueError, match="backup_device must be None, for a copy beside the weights, or 'cpu'"
+    ):
+        msam.SAM(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), backup_device="cuda")

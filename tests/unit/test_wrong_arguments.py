@@ -50,6 +50,7 @@ FITS = {
     ("baseline", "none"),
     ("blocks", "none"),
     ("contribution_samples", "none"),
+    ("backup_device", "none"),
     ("decouple", "bool"),
     ("same_noise", "bool"),
     ("sync_perturbation", "bool"),

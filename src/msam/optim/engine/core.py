@@ -58,7 +58,7 @@ class Engine:
         self.platform = SingleProcess()
         self.account = Account()
         self.memory = Memory()
-        self.backup = Backup()
+        self.backup = Backup(device=options.backup_device)
         self.witness = Witness()
         self.noise = Noise()
         self.weights = Weights(base)

@@ -82,13 +82,13 @@ def measure_move(moves: Sequence[Move], add_up: AddUp = add_rows) -> tuple[Tenso
         squares = torch.zeros(len(moves), 1, dtype=dtype, device=device)
         for row, move in zip(squares, moves, strict=True):
             for now, before in zip(*_cut(move.weight, move.backup), strict=True):
-                row += torch.linalg.vector_norm(now - before).to(dtype).square()
+                row += torch.linalg.vector_norm(now - before.to(now.device)).to(dtype).square()
         length = add_up(squares, parameters)[0].sqrt()
         return length, torch.ones_like(length)
     rows = torch.zeros(len(moves), 3, dtype=dtype, device=device)
     for row, move in zip(rows, moves, strict=True):
         for now, before, direction in zip(*_cut(move.weight, move.backup, move.direction), strict=True):
-            moved, meant = now.to(dtype) - before.to(dtype), direction.to(dtype) * move.factor
+            moved, meant = now.to(dtype) - before.to(now.device, dtype), direction.to(dtype) * move.factor
             row += torch.stack([moved.dot(moved), meant.dot(meant), moved.dot(meant)])
     sums = add_up(rows, parameters)
     length = sums[0].sqrt()

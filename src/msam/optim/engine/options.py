@@ -38,6 +38,8 @@ class EngineOptions:
             gradient of all, as one process on the union of the batches would, or each process perturbs by its own
             (m-sharpness), which saves the reduction of the first pass. Default True. No effect in one process. False is refused
             where parameters are sharded (FSDP2), and for methods that need the first gradient beyond the perturbation.
+        backup_device: Where the copy of the weights is during the second pass: ``None``, beside them, or ``"cpu"``, which
+            saves a device the room of one copy and costs two transfers a step. Default None.
         seed: Of the optimizer's own random numbers, which ``interval`` draws from.
 
     Raises:
@@ -49,6 +51,7 @@ class EngineOptions:
     rho_schedule: RhoRule = "constant"
     same_noise: bool = True
     sync_perturbation: bool = True
+    backup_device: Literal["cpu"] | None = None
     on_nonfinite: Literal["skip", "raise"] = "skip"
     seed: int = 0
 
@@ -57,6 +60,10 @@ class EngineOptions:
             raise InvalidValueError(f"on_nonfinite must be 'skip' or 'raise', found {self.on_nonfinite!r}")
         check_type("same_noise", self.same_noise, bool, "True or False")
         check_type("sync_perturbation", self.sync_perturbation, bool, "True or False")
+        if self.backup_device not in (None, "cpu"):
+            raise InvalidValueError(
+                f"backup_device must be None, for a copy beside the weights, or 'cpu', found {self.backup_device!r}"
+            )
         check_type("seed", None if isinstance(self.seed, bool) else self.seed, Integral, "a whole number")
         object.__setattr__(self, "seed", int(self.seed))
         for name, words in (("rho_schedule", "'constant', 'lr' or a function"), ("perturb", "'all', 'norm' or a function")):

@@ -47,9 +47,11 @@ class Backup:
 
     Args:
         stays: Whether the buffers stay.
+        device: Where they are; each beside its tensor where None.
     """
 
-    def __init__(self, *, stays: bool = True) -> None:
+    def __init__(self, *, stays: bool = True, device: str | None = None) -> None:
+        self._device = device
         self.stays = stays
         """Not where what comes after the second pass needs other copies."""
         self._buffers: list[Tensor] = []
@@ -68,8 +70,17 @@ class Backup:
             torch._foreach_copy_(self._buffers, tensors)
         else:
             self._buffers = []  # before the new ones, so that there are never two copies
-            self._buffers, self._kinds = clone_all(tensors), kinds
+            self._buffers, self._kinds = self._copy(tensors), kinds
         self._taken_of = tensors
+
+    def _copy(self, tensors: list[Tensor]) -> list[Tensor]:
+        if self._device is None or all(tensor.device.type == self._device for tensor in tensors):
+            return clone_all(tensors)
+        # Pages that stay in place are copied at the full speed of the bus.
+        pins = self._device == "cpu" and torch.cuda.is_available()
+        buffers = [torch.empty(tensor.shape, dtype=tensor.dtype, device=self._device, pin_memory=pins) for tensor in tensors]
+        torch._foreach_copy_(buffers, tensors)
+        return buffers
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """Return what was taken, with its copy.
