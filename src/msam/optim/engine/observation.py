@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -79,11 +80,8 @@ def measure_move(moves: Sequence[Move], add_up: AddUp = add_rows) -> tuple[Tenso
     dtype = torch.float64 if device.type != "mps" else torch.float32
     parameters = [move.parameter for move in moves]
     if not any(is_half(move.weight) for move in moves):
-        squares = torch.zeros(len(moves), 1, dtype=dtype, device=device)
-        for row, move in zip(squares, moves, strict=True):
-            for now, before in zip(*_cut(move.weight, move.backup), strict=True):
-                row += torch.linalg.vector_norm(now - before.to(now.device)).to(dtype).square()
-        length = add_up(squares, parameters)[0].sqrt()
+        lengths = torch.stack([_length_of(move) for move in moves]).to(dtype)
+        length = add_up(lengths.square().unsqueeze(1), parameters)[0].sqrt()
         return length, torch.ones_like(length)
     rows = torch.zeros(len(moves), 3, dtype=dtype, device=device)
     for row, move in zip(rows, moves, strict=True):
@@ -93,6 +91,12 @@ def measure_move(moves: Sequence[Move], add_up: AddUp = add_rows) -> tuple[Tenso
     sums = add_up(rows, parameters)
     length = sums[0].sqrt()
     return length, sums[2] / (length * sums[1].sqrt()).clamp_min(torch.finfo(dtype).tiny)
+
+
+def _length_of(move: Move) -> Tensor:
+    pieces = zip(*_cut(move.weight, move.backup), strict=True)
+    norms = [torch.linalg.vector_norm(now - before.to(now.device)) for now, before in pieces]
+    return norms[0] if len(norms) == 1 else cast(Tensor, torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def is_half(tensor: Tensor) -> bool:
