@@ -34,7 +34,18 @@ def test_a_run_keeps_its_configuration_history_and_result(tmp_path: Path):
     ]
 
 
-METHODS = ["base", "base_average", "modality_aware_sam", "look_sam", "ogm_ge", "modality_dropout", "data_remixing", "cggm"]
+METHODS = [
+    "base",
+    "base_average",
+    "modality_aware_sam",
+    "look_sam",
+    "ogm_ge",
+    "modality_dropout",
+    "data_remixing",
+    "cggm",
+    "mslr",
+    "arl",
+]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -18,7 +18,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_modul
 from torch.nn.functional import cross_entropy
 
 import msam
-from msam.errors import InvalidStateError
+from msam.errors import InvalidStateError, InvalidValueError
 
 
 def shard(model: nn.Module, *, inner: bool = True, **options: Any) -> nn.Module:
@@ -336,6 +336,9 @@ def misuse(rank: int, count: int, what: str) -> Result:
             shard(model)
         if what == "reshard":
             model.set_reshard_after_backward(False)
+        if what == "gathered":
+            with torch.no_grad():
+                model(mine(0, rank, count)[0])
         optimizer = make("sam", model, model, {"sync_perturbation": what != "local"})
         inputs, target = mine(0, rank, count)
         if what == "outside":
@@ -351,7 +354,7 @@ def misuse(rank: int, count: int, what: str) -> Result:
             balance = msam.balance.OGM(model, noise=True)
             optimizer.step(msam.MultimodalClosure(model, inputs, target, sample_losses, balance=balance))
         optimizer.step(closure_of(model, optimizer, inputs, target))
-    except InvalidStateError as error:
+    except (InvalidStateError, InvalidValueError) as error:
         return {"said": str(error)}
     return {"said": ""}
 
@@ -361,6 +364,7 @@ MISUSES = {
     "reshard": "set_reshard_after_backward(False) keeps gathered weights",
     "tensor parallel": "parameters must be sharded over one device mesh",
     "outside": "some that were accumulated outside step()",
+    "gathered": "found a gathered copy of shape",
     "noise": "found parameters that are sharded over processes; use noise=False",
 }
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.optim import Optimizer
 
 from msam.checks import kind_of
+from msam.contribution.inside import is_sharded
 from msam.errors import InvalidTypeError, InvalidValueError
 from msam.geometry.spread import as_local
 
@@ -80,10 +81,27 @@ def check_parameters(groups: Iterable[dict[str, Any]], model: nn.Module | None) 
     # Those of lazy modules have neither shape nor memory yet.
     parameters = [parameter for parameter in given if not isinstance(parameter, UninitializedParameter | UninitializedBuffer)]
     _check_layers(model)
+    _check_shards(parameters, model)
     for parameter in parameters:
         if type(parameter) not in {nn.Parameter, Tensor} and type(as_local(parameter)) not in {nn.Parameter, Tensor}:
             _check_kind(parameter)
     _check_memory(parameters, model)
+
+
+def _check_shards(parameters: Sequence[Tensor], model: nn.Module | None) -> None:
+    """Refuse gathered copies of sharded parameters, which the model's next pass would not look at."""
+    for module in model.modules() if model is not None else ():
+        if not is_sharded(module):
+            continue
+        group = getattr(cast(Any, module)._get_fsdp_state(), "_fsdp_param_group", None)
+        gathered = {id(getattr(each, "_unsharded_param", None)) for each in getattr(group, "fsdp_params", ())}
+        found = [parameter for parameter in parameters if id(parameter) in gathered]
+        if found:
+            raise InvalidValueError(
+                "an optimizer must have the sharded parameters of a model that fully_shard was applied to, found a gathered "
+                f"copy of shape {tuple(found[0].shape)}, as a pass without gradient leaves it; call reshard() on the model "
+                "before its parameters are taken"
+            )
 
 
 def _check_layers(model: nn.Module | None) -> None:
