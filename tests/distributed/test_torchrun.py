@@ -61,7 +61,7 @@ def test_processes_with_unequal_parts_are_one_too(tmp_path: Path):
 def test_torchrun_goes_on_bitwise(tmp_path: Path):
     task = str(write_task(tmp_path, dropout=0.3))
     launch(in_a_group, [(task, "--epochs", "4", "--out", str(tmp_path / "whole"))])
-    torchrun(task, "--epochs", "2", "--out", str(tmp_path / "parts"))
+    launch(in_a_group, [(task, "--epochs", "2", "--out", str(tmp_path / "parts"))])
     said = torchrun(task, "--epochs", "4", "--out", str(tmp_path / "parts"), "--resume")
     assert said.count("epoch 3/4") == said.count("epoch 4/4") == 1
     assert torch.equal(weights_in(tmp_path / "whole"), weights_in(tmp_path / "parts"))

@@ -15,7 +15,7 @@ import pytest
 
 from command import Ended, run, start
 from faults.conftest import WORDS
-from msam.compare import files
+from msam import storage
 from msam.compare.lock import NAME, FolderLock
 from msam.compare.records import RunKey
 from msam.errors import InvalidStateError, StorageError
@@ -84,14 +84,14 @@ def test_a_full_disk(small_disk: Path):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
 def test_errors_of_the_disk_leave_the_old_file_and_no_other(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "file.json"
-    files.write_json(path, [1])
+    storage.write_json(path, [1])
 
     def refuse(*_: Path) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(StorageError, match=r"file\.json.*; "):
-        files.write_json(path, [2])
+        storage.write_json(path, [2])
     monkeypatch.undo()
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
     assert json.loads(path.read_text()) == [1]
