@@ -73,7 +73,7 @@ class Processes(SingleProcess):
 
     @override
     def average_(self, tensors: Sequence[Tensor]) -> None:
-        for kind in {tensor.dtype for tensor in tensors}:
+        for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
             same = [tensor for tensor in tensors if tensor.dtype == kind]
             joint = self._reduce_(torch.cat([tensor.flatten() for tensor in same]) / self.count)
             for tensor, part in zip(same, joint.split([tensor.numel() for tensor in same]), strict=True):
