@@ -26,16 +26,26 @@ def load(seed):
 
 def build_model():
     model = msam.fusion.late_fusion_mlp({"image": 5, "audio": 3}, 3, width=4)
-    return msam.fusion.LateFusion(model.encoders, nn.Sequential(DROPOUT, model.head)).double()
+    model = msam.fusion.LateFusion(model.encoders, nn.Sequential(DROPOUT, model.head))
+    return model.double()
 
 
 task = Task(name="doubles", modalities=("image", "audio"), load=load, build_model=build_model, epochs=6, batch_size=16)
 """
 
 
-def write_task(folder: Path, dropout: float = 0.0) -> Path:
+LINES = {"target": "target =", "audio": "audio =", "model": "return model.double", "optimizer": "task ="}
+
+
+def write_task(folder: Path, dropout: float = 0.0, **replaced: str) -> Path:
+    """Write the file; `replaced` lines of it, by what they begin with, are others."""
+    text = TASK.replace("DROPOUT", f"nn.Dropout({dropout})")
+    for name, line in replaced.items():
+        before = [known for known in text.splitlines() if known.strip().startswith(LINES[name])]
+        assert len(before) == 1, name
+        text = text.replace(before[0], line)
     path = folder / "task.py"
-    path.write_text(TASK.replace("DROPOUT", f"nn.Dropout({dropout})"))
+    path.write_text(text)
     return path
 
 

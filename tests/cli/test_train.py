@@ -119,6 +119,7 @@ def test_the_learning_rate_and_the_criterion_are_those_asked_for(tmp_path: Path)
 def test_what_cannot_be_trained_is_said_before_it_begins(tmp_path: Path):
     task, out = str(write_task(tmp_path)), str(tmp_path / "run")
     run("train", task, "--epochs", "1", "--out", out)
+    run("train", task, "--epochs", "2", "--out", str(tmp_path / "two"))
     cases = {
         "a run needs a folder of its own": ("--out", out),
         "must go on with the configuration that it had, found seed = 1, which was 0": ("--out", out, "--resume", "--seed", "1"),
@@ -129,6 +130,13 @@ def test_what_cannot_be_trained_is_said_before_it_begins(tmp_path: Path):
         "found --rows beside": ("--rows", "3"),
         "a learning rate's factor must be finite and > 0": ("--lr", "-1", "--out", str(tmp_path / "rate")),
         "batch_size must be": ("--batch-size", "0"),
+        "must go on to at least the epochs that it has, found 1 after 2": (
+            "--out",
+            str(tmp_path / "two"),
+            "--resume",
+            "--epochs",
+            "1",
+        ),
     }
     for words, given in cases.items():
         assert words in " ".join(run("train", task, *given, code=2).err.split()), given
@@ -154,3 +162,70 @@ def test_without_tensorboard_the_error_says_what_to_install(tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     said = run("train", str(write_task(tmp_path)), "--tensorboard", "--out", str(tmp_path / "run"), code=2).err
     assert "pip install 'msam[tensorboard]'" in " ".join(said.split())
+
+
+STILL = "task = Task(name='still', modalities=('image', 'audio'), load=load, build_model=build_model, build_optimizer=still)"
+STILL = f"def still(parameters):\n    return torch.optim.SGD(parameters, lr=0.0)\n\n\n{STILL}"
+
+
+def test_a_rate_of_zero_cannot_be_multiplied(tmp_path: Path):
+    said = run("train", str(write_task(tmp_path, optimizer=STILL)), "--lr", "0.1", code=2).err
+    assert "lr multiplies the learning rates of a base optimizer, found SGD with 0.0" in " ".join(said.split())
+
+
+def test_data_that_have_changed_since_are_refused(tmp_path: Path):
+    changing = "    target = (torch.randint(3, (150,), generator=generator) + int(__import__('os').environ['TURN'])) % 3"
+    task, out = str(write_task(tmp_path, target=changing)), str(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TURN", "0")
+        run("train", task, "--epochs", "1", "--out", out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TURN", "1")
+        said = run("train", task, "--epochs", "2", "--out", out, "--resume", code=2).err
+    assert "a run must go on with the data that it had" in " ".join(said.split())
+
+
+def test_what_a_kill_left_out_of_the_history_is_written_by_the_resume(tmp_path: Path):
+    task, out = str(write_task(tmp_path)), tmp_path / "run"
+    run("train", task, "--epochs", "3", "--out", str(out))
+    whole = (out / "history.csv").read_text()
+    (out / "history.csv").write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    run("train", task, "--epochs", "3", "--out", str(out), "--resume")
+    assert (out / "history.csv").read_text() == whole
+
+
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path):
+    out = tmp_path / "run"
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); from msam.cli.main import main; main(sys.argv[1:])"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", code, "train", str(write_task(tmp_path)), "--out", str(out)]
+    found = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert found.returncode == 2
+    assert "checkpoint.pt' cannot be written, found: File too large" in " ".join(found.stderr.split())
+    assert not (out / "checkpoint.pt").exists()
+    assert not list(out.glob(".*")), "nothing half written is left"
+
+
+FOUR = """task = Task(name="four", modalities=tuple("abcd"), load=load_four, build_model=build_four, epochs=6, batch_size=16)
+
+
+def load_four(seed):
+    splits = load(seed)
+    parts = splits.train, splits.validation, splits.test
+    return Splits(*(Split({name: part.inputs["audio"] for name in "abcd"}, part.target) for part in parts), pool=None)
+
+
+def build_four():
+    return msam.fusion.late_fusion_mlp(dict.fromkeys("abcd", 3), 3, width=4).double()"""
+
+
+def test_contributions_of_a_last_epoch_are_not_those_of_one_in_between(tmp_path: Path):
+    first, rest = FOUR.split("\n\n\n", 1)
+    task = str(write_task(tmp_path, optimizer=f"{rest}\n\n\n{first}"))
+    run("train", task, "--method", "base", "--epochs", "12", "--out", str(tmp_path / "whole"))
+    run("train", task, "--method", "base", "--epochs", "3", "--out", str(tmp_path / "parts"))
+    run("train", task, "--method", "base", "--epochs", "12", "--out", str(tmp_path / "parts"), "--resume")
+    assert result_in(tmp_path / "whole") == result_in(tmp_path / "parts")
+    assert result_in(tmp_path / "whole")["curves"]["contribution_epochs"] == [10, 12]

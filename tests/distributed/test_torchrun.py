@@ -6,13 +6,20 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from ranks import Result, launch
+from ranks import Result, launch, launch_all, weights_of
 
 from command import PLACE, run
+from msam.compare.recipes import find_recipe
+from msam.training import run_training
+from msam.training.files import find_task_file
+from msam.training.ranks import join_processes
+from msam.training.run import Run
 from small_run import result_in, weights_in, write_task
 
 METHODS = ["base", "modality_aware_sam", "modality_aware_sam_sample", "joint_unimodal", "ogm", "base_average"]
@@ -66,6 +73,118 @@ def test_torchrun_goes_on_bitwise(tmp_path: Path):
     assert said.count("epoch 3/4") == said.count("epoch 4/4") == 1
     assert torch.equal(weights_in(tmp_path / "whole"), weights_in(tmp_path / "parts"))
     assert result_in(tmp_path / "whole") == result_in(tmp_path / "parts")
+
+
+NORMALISED = """
+    model.encoders["image"].append(nn.BatchNorm1d(4))
+    return model.double()"""
+IGNORING = """
+    target = torch.randint(3, (150,), generator=generator)
+    ignored = torch.rand(150, generator=generator) < 0.3"""
+LEAVING_OUT = """
+    target = torch.where(ignored & (torch.arange(150) < 70), -100, target)
+    audio = torch.randn(150, 3, generator=generator, dtype=torch.float64)"""
+
+
+class Kept:
+    """Keeps what each process has after its last epoch."""
+
+    def begin(self, run: Run) -> bool:
+        self.run = run
+        return True
+
+    def goes_on(self, run: Run) -> bool:
+        del run
+        return True
+
+
+def trained(rank: int, count: int, path: str, method: str, epochs: int) -> Result:  # noqa: ARG001
+    task = replace(find_task_file(path).build(), epochs=epochs, batch_size=9)
+    kept, recipe = Kept(), find_recipe(method)
+    strength = recipe.strength.at(0.5) if recipe.strength else None
+    result = run_training(task, recipe, strength, 0, ranks=join_processes({}, 10), watch=kept)
+    curves = {name: result.curves[name] for name in ("validation_loss", "validation_metric", "alone")}
+    return {
+        "weights": weights_of(kept.run.model),
+        "buffers": torch.cat([buffer.flatten().double() for buffer in kept.run.model.buffers()]),
+        "epochs": [goal["selected_epoch"] for goal in result.goals],
+        "curves": str(curves),
+    }
+
+
+def test_processes_agree_on_what_validation_says(tmp_path: Path):
+    # Statistics of BatchNorm are of each process's own rows. MSLR sets rates by the last five validations.
+    path = str(write_task(tmp_path, model=NORMALISED.strip("\n")))
+    for first, second in launch_all((trained, path, "mslr", 9), (trained, path, "base_average", 4)):
+        for name in ("weights", "buffers"):
+            assert torch.equal(first[name], second[name]), name
+        assert first["epochs"] == second["epochs"]
+        assert first["curves"] == second["curves"]
+
+
+def test_rows_without_a_class_do_not_change_the_weight_of_a_process(tmp_path: Path):
+    task = str(write_task(tmp_path, target=IGNORING.strip("\n"), audio=LEAVING_OUT.strip("\n")))
+    given = [(task, "--method", method, "--epochs", "2", "--out", str(tmp_path / f"two-{method}")) for method in METHODS[:4]]
+    launch(in_a_group, [(*words, "--batch-size", "9") for words in given])
+    for method in METHODS[:4]:
+        one = tmp_path / f"one-{method}"
+        run("train", task, "--method", method, "--epochs", "2", "--batch-size", "18", "--out", str(one))
+        assert torch.allclose(weights_in(tmp_path / f"two-{method}"), weights_in(one), rtol=0, atol=1e-10), method
+
+
+def refused(rank: int, count: int, words: tuple[str, ...]) -> Result:  # noqa: ARG001
+    return {"said": run("train", *words, code=2).err}
+
+
+OWN_ORDER = """
+    target = (torch.randint(3, (150,), generator=generator) + torch.distributed.get_rank()) % 3"""
+
+
+def test_processes_with_other_data_are_refused(tmp_path: Path):
+    task = str(write_task(tmp_path, target=OWN_ORDER.strip("\n")))
+    for rank in launch(refused, (task, "--out", str(tmp_path / "run"))):
+        assert "all processes of a run must have the same data" in " ".join(rank["said"].split())
+
+
+NOISY = """
+    return msam.fusion.LateFusion(model.encoders, nn.Sequential(Noisy(), model.head)).double()
+
+
+class Noisy(nn.Module):
+    def forward(self, value):
+        return value + torch.as_tensor(numpy.random.rand(*value.shape)) if self.training else value
+
+
+import numpy"""
+
+
+def test_generators_of_each_process_go_on(tmp_path: Path):
+    # The first process's state would do for one only: each has a seed of its own.
+    task = str(write_task(tmp_path, model=NOISY.strip("\n")))
+    given = (task, "--batch-size", "16", "--method", "base")
+    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
+    launch(seeded_runs, [(*given, "--epochs", "4", "--out", whole)], 5)
+    launch(seeded_runs, [(*given, "--epochs", "2", "--out", parts)], 5)
+    launch(seeded_runs, [(*given, "--epochs", "4", "--out", parts, "--resume")], 77)
+    assert torch.equal(weights_in(tmp_path / "whole"), weights_in(tmp_path / "parts"))
+
+
+def seeded_runs(rank: int, count: int, jobs: list[tuple[str, ...]], seed: int) -> Result:
+    np.random.seed(seed + rank)
+    return in_a_group(rank, count, jobs)
+
+
+UNUSED = """
+    model.spare = nn.Linear(2, 2)
+    return model.double()"""
+
+
+def test_parameters_without_a_part_in_the_loss_are_allowed_when_asked_for(tmp_path: Path):
+    given = (str(write_task(tmp_path, model=UNUSED.strip("\n"))), "--method", "sam", "--epochs", "2")
+    two = str(tmp_path / "two")
+    launch(in_a_group, [(*given, "--batch-size", "9", "--find-unused-parameters", "--out", two)])
+    run("train", *given, "--batch-size", "18", "--out", str(tmp_path / "one"))
+    assert torch.allclose(weights_in(tmp_path / "two"), weights_in(tmp_path / "one"), rtol=0, atol=1e-10)
 
 
 def free_port() -> int:

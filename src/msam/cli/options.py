@@ -155,6 +155,9 @@ class Train:
     """Also write what TensorBoard shows; pip install 'msam[tensorboard]'."""
     out: Path | None = None
     """Folder of the run; one below msam-runs/, named after the configuration, if left out."""
+    find_unused_parameters: bool = False
+    """With several processes: whether parameters of the model may take no part in a loss, which costs a walk through each
+    graph."""
     timeout: float = 600.0
     """Seconds after which a process that waits for another one gives up."""
 

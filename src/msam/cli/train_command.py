@@ -40,7 +40,7 @@ def train(options: Train, console: Console) -> None:
         RunError: If another process of the run is gone, or does not answer.
     """
     joined = torch.distributed.is_initialized()
-    ranks = join_processes(os.environ, options.timeout)
+    ranks = join_processes(os.environ, options.timeout, find_unused_parameters=options.find_unused_parameters)
     console = console if ranks.rank == 0 else Console(quiet=True)
     job = _plan(options, ranks.count)
     try:
@@ -90,8 +90,11 @@ def _plan(options: Train, processes: int) -> _Job:
         raise InvalidValueError(f"the method {recipe.name!r} does not fit this task: {wrong}")
     strength = _strength(options.strength, recipe)
     rate = described["optimizer"].get("lr")
-    if options.lr is not None and rate is None:
-        raise InvalidValueError(f"lr needs a base optimizer with 'lr', found {described['optimizer']['name']}; leave it out")
+    if options.lr is not None and not rate:
+        raise InvalidValueError(
+            f"lr multiplies the learning rates of a base optimizer, found {described['optimizer']['name']} with {rate}; leave "
+            "it out, or build the task's optimizer with a rate > 0"
+        )
     lr_factor = 1.0 if options.lr is None else options.lr / rate
     config = {
         "task": {name: value for name, value in described.items() if name not in {"epochs", "batch_size"}},

@@ -12,6 +12,7 @@ from msam.contribution import Coalition, mask_inputs, true_class_probability
 from msam.contribution.nested import pick_rows
 from msam.data import Split
 from msam.errors import InvalidValueError
+from msam.training.kinds import rows_counted
 from msam.training.ranks import ALONE, Ranks
 from msam.training.several import Packer
 from msam.training.stepping import CountedClosure
@@ -105,10 +106,15 @@ class Batches:
                 hook.prepare_(closure, self._hook_generator)
             if self._weights is not None:
                 closure.loss_fn = _weighted(closure.loss_fn, self._weights[index])
-            if len(index) * count != len(batch):
-                # Gradients are averaged over processes, those with fewer rows included.
-                closure.loss_fn = _scaled(closure.loss_fn, len(index) * count / len(batch))
+            if count > 1:
+                closure.loss_fn = self._weigh_process(closure.loss_fn, target, pick_rows(train.target, batch))
             yield closure
+
+    def _weigh_process(self, loss_fn: Callable[[Any, Any], Tensor], own: Any, whole: Any) -> Callable[[Any, Any], Tensor]:
+        """Weigh a loss by what it averages over: gradients are averaged over processes, those with fewer rows included."""
+        rows, of = rows_counted(self.task.loss, own), rows_counted(self.task.loss, whole)
+        factor = rows * self.ranks.count / of if of else 1.0
+        return loss_fn if factor == 1 else _scaled(loss_fn, factor)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what an epoch depends on, besides the data.

@@ -15,7 +15,7 @@ from msam.errors import InvalidStateError, InvalidValueError
 from msam.storage import make_folder, read_text, write_json, write_text, write_through
 from msam.training.result import RunResult
 from msam.training.run import Run
-from msam.training.runtime import versions
+from msam.training.runtime import fingerprint_of, versions
 
 CONFIG, CHECKPOINT, HISTORY, RESULT, MODEL = "config.json", "checkpoint.pt", "history.csv", "result.json", "model.pt"
 FREE = ("epochs", "early_stopping")
@@ -80,7 +80,9 @@ class RunFolder:
             return
         before = json.loads(read_text(self.path / CONFIG))
         held = json.loads(json.dumps(dict(self.config)))
-        differing = [key for key in {**before, **held} if before.get(key) != held.get(key) and key not in (*FREE, "versions")]
+        differing = [
+            key for key in {**before, **held} if before.get(key) != held.get(key) and key not in (*FREE, "versions", "data")
+        ]
         if differing:
             key = differing[0]
             raise InvalidValueError(
@@ -96,16 +98,53 @@ class RunFolder:
 
         Returns:
             Whether there is anything left to do.
+
+        Raises:
+            InvalidStateError: If processes, or an earlier part of the run, have other data.
+            InvalidValueError: If the run has more epochs already than it is to have.
         """
+        data = self._check_data(run)
         if self.resume:
             run.load_state_dict(torch.load(self.path / CHECKPOINT, map_location="cpu", weights_only=True))
             self.resumed = run.epoch
+            if run.epoch > run.epochs:
+                raise InvalidValueError(
+                    f"a run must go on to at least the epochs that it has, found {run.epochs} after {run.epoch}; give more"
+                )
         if run.ranks.rank == 0:
             make_folder(self.path)
-            write_json(self.path / CONFIG, {**self.config, "versions": versions()})
+            write_json(self.path / CONFIG, {**self.config, "data": data, "versions": versions()})
             if self.board:
                 self._writer = _make_writer(self.path / "tensorboard", run.epoch)
+            if run.epoch:
+                # A kill may have come between the checkpoint and what is made of it.
+                self._write_epoch(run)
         return not self._is_over(run)
+
+    def _check_data(self, run: Run) -> str:
+        """Refuse processes, or an earlier part of the run, with other data."""
+        data = fingerprint_of(run.readout.splits)
+        found = run.ranks.gather(data)
+        if len(set(found)) > 1:
+            raise InvalidStateError(
+                f"all processes of a run must have the same data, found {found} as their checksums; draw and order them by "
+                "the seed alone: sets of texts, for one, have another order in each process"
+            )
+        before = json.loads(read_text(self.path / CONFIG)).get("data", data) if self.resume else data
+        if before != data:
+            raise InvalidStateError(
+                f"a run must go on with the data that it had, found the checksum {data}, which was {before}; draw and order "
+                "them by the seed alone, or begin another run in another --out"
+            )
+        return data
+
+    def _write_epoch(self, run: Run) -> None:
+        write_text(self.path / HISTORY, _write_history(run))
+        if self._writer is not None:
+            for name, value in describe_epoch(run, -1).items():
+                if value is not None:
+                    self._writer.add_scalar(name, value, run.epoch)
+            self._writer.flush()
 
     def goes_on(self, run: Run) -> bool:
         """Save a run after an epoch.
@@ -118,13 +157,8 @@ class RunFolder:
         """
         state = run.state_dict()
         if run.ranks.rank == 0:
-            write_through(self.path / CHECKPOINT, lambda partial: torch.save(state, partial))
-            write_text(self.path / HISTORY, _write_history(run))
-            if self._writer is not None:
-                for name, value in describe_epoch(run, -1).items():
-                    if value is not None:
-                        self._writer.add_scalar(name, value, run.epoch)
-                self._writer.flush()
+            _save(state, self.path / CHECKPOINT)
+            self._write_epoch(run)
             self.tell(run)
         return run.ranks.agree(not self._is_over(run))
 
@@ -136,7 +170,7 @@ class RunFolder:
             weights: Of the model that was selected.
         """
         write_json(self.path / RESULT, vars(run_result))
-        write_through(self.path / MODEL, lambda partial: torch.save(dict(weights), partial))
+        _save(dict(weights), self.path / MODEL)
         if self._writer is not None:
             self._writer.close()
 
@@ -161,6 +195,13 @@ def describe_epoch(run: Run, index: int) -> dict[str, float | None]:
     return {**found, **{f"alone/{name}": curve[index] for name, curve in curves["alone"].items()}}
 
 
+def _save(state: Any, path: Path) -> None:
+    """Save what torch can, by way of memory: torch's own writer does not say that it was the disk that refused."""
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_through(path, lambda partial: partial.write_bytes(content.getbuffer()))
+
+
 def _write_history(run: Run) -> str:
     text = io.StringIO()
     rows = [{"epoch": index + 1, **describe_epoch(run, index)} for index in range(run.epoch)]
@@ -178,4 +219,4 @@ def _make_writer(folder: Path, epoch: int) -> Any:
             f"what TensorBoard shows is written by the package tensorboard, found none ({error}); "
             "pip install 'msam[tensorboard]'"
         ) from error
-    return SummaryWriter(str(folder), purge_step=epoch + 1)
+    return SummaryWriter(str(folder), purge_step=max(epoch, 1))

@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from msam.checks import as_number
 from msam.contribution import ValueFunction, true_class_probability
+from msam.contribution.nested import first_leaf
 from msam.contribution.values import IGNORED
 from msam.errors import InvalidValueError
 from msam.training.metrics import METRICS, Metric, as_labels, as_numbers
@@ -79,6 +80,20 @@ def sample_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         return losses
     ignored = int((target == IGNORED).sum())
     return losses * (len(target) / max(len(target) - ignored, 1)) if ignored and target.ndim == 1 else losses
+
+
+def rows_counted(loss: Callable[[Any, Any], Tensor], target: Any) -> int:
+    """Count the rows that a loss averages over.
+
+    Args:
+        loss: Of a task.
+        target: Of some rows.
+
+    Returns:
+        Those of a class other than -100, for `sample_cross_entropy`; all rows for others.
+    """
+    plain = loss is sample_cross_entropy and isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point()
+    return int((target != IGNORED).sum()) if plain else len(first_leaf(target))
 
 
 def binary_loss(output: Tensor, target: Tensor) -> Tensor:

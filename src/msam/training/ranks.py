@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from random import Random
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,8 @@ from typing_extensions import override
 
 from msam.checks import as_number
 from msam.errors import InvalidStateError
+
+Found = TypeVar("Found")
 
 
 class Ranks:
@@ -67,16 +69,34 @@ class Ranks:
         """
         return flag
 
-    def gather(self, state: Tensor) -> list[Tensor]:
-        """Bring together a tensor of each process.
+    def gather(self, thing: Any) -> list[Any]:
+        """Bring together something of each process.
 
         Args:
-            state: Of the same shape everywhere.
+            thing: That can be pickled.
 
         Returns:
             In the order of ranks.
         """
-        return [state]
+        return [thing]
+
+    def first(self, thing: Found) -> Found:
+        """Take what the first process has found.
+
+        Args:
+            thing: This one's, which can be pickled.
+
+        Returns:
+            The first one's.
+        """
+        return thing
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the first one's buffers, such as BatchNorm's statistics, which are of each one's own rows.
+
+        Args:
+            model: Whose.
+        """
 
     def seed_apart(self, seed: int) -> None:
         """Let each process draw random numbers of its own, after all have built the same model.
@@ -92,16 +112,24 @@ ALONE = Ranks()
 
 
 class ProcessGroup(Ranks):
-    """The processes of torch's default group, as ``torchrun`` starts them."""
+    """The processes of torch's default group, as ``torchrun`` starts them.
 
-    def __init__(self) -> None:
+    Args:
+        find_unused_parameters: Whether parameters may take no part in a loss, as of DistributedDataParallel.
+
+    Raises:
+        InvalidStateError: If there is no group.
+    """
+
+    def __init__(self, *, find_unused_parameters: bool = False) -> None:
+        self._find_unused = find_unused_parameters
         if not dist.is_initialized():
             raise InvalidStateError("the processes must be joined, found no process group; use join_processes()")
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
 
     @override
     def wrap(self, model: nn.Module) -> nn.Module:
-        return DistributedDataParallel(model)
+        return DistributedDataParallel(model, find_unused_parameters=self._find_unused)
 
     @override
     def mean(self, number: Tensor) -> Tensor:
@@ -116,18 +144,30 @@ class ProcessGroup(Ranks):
         return bool(said)
 
     @override
-    def gather(self, state: Tensor) -> list[Tensor]:
-        found = [torch.empty_like(state) for _ in range(self.count)]
-        dist.all_gather(found, state)
+    def gather(self, thing: Any) -> list[Any]:
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, thing)
         return found
 
+    @override
+    def first(self, thing: Found) -> Found:
+        held = [thing]
+        dist.broadcast_object_list(held, 0)
+        return held[0]
 
-def join_processes(environment: Any, seconds: float) -> Ranks:
+    @override
+    def share_buffers(self, model: nn.Module) -> None:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def join_processes(environment: Any, seconds: float, *, find_unused_parameters: bool = False) -> Ranks:
     """Join the processes that ``torchrun`` has started.
 
     Args:
         environment: Variables of this process; ``WORLD_SIZE`` tells how many there are.
         seconds: After which a process that waits for another one gives up, > 0.
+        find_unused_parameters: As of `ProcessGroup`.
 
     Returns:
         The processes, those of a group that is there already first; this one alone without ``WORLD_SIZE``, or where it is 1.
@@ -137,11 +177,11 @@ def join_processes(environment: Any, seconds: float) -> Ranks:
     """
     limit = timedelta(seconds=as_number("the time-out", seconds, 0, remedy="the default is 600"))
     if dist.is_initialized():
-        return ProcessGroup() if dist.get_world_size() > 1 else ALONE
+        return ProcessGroup(find_unused_parameters=find_unused_parameters) if dist.get_world_size() > 1 else ALONE
     if int(environment.get("WORLD_SIZE", "1")) < 2:
         return ALONE
     dist.init_process_group("gloo", timeout=limit)
-    return ProcessGroup()
+    return ProcessGroup(find_unused_parameters=find_unused_parameters)
 
 
 def is_of_processes(error: BaseException) -> bool:

@@ -125,8 +125,7 @@ class Run:
             "curves": self.curves,
             "best": {name: vars(best) for name, best in self.best.items()},
             "counts": {name: getattr(self, name) for name in _COUNTS},
-            "random": self.ranks.gather(torch.get_rng_state()),
-            "random_elsewhere": other_generators(),
+            "random": self.ranks.gather([torch.get_rng_state(), other_generators()]),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -144,8 +143,14 @@ class Run:
         self.best = {name: Best(**best) for name, best in state["best"].items()}
         for name in _COUNTS:
             setattr(self, name, state["counts"][name])
-        torch.set_rng_state(state["random"][self.ranks.rank])
-        restore_other_generators(state["random_elsewhere"])
+        state_of_torch, others = state["random"][self.ranks.rank]
+        torch.set_rng_state(state_of_torch)
+        restore_other_generators(others)
+        last = self.curves["contribution_epochs"][-1:]
+        if last and last[0] % self.full_table_every and last[0] != self.epochs:
+            # It was taken because it was to be the last.
+            for curve in (self.curves["contribution_epochs"], *self.curves["contributions"].values()):
+                curve.pop()
 
     @property
     def evaluated(self) -> nn.Module:
@@ -186,9 +191,11 @@ class Run:
         Args:
             epoch: That has ended, from 1.
         """
+        self.ranks.share_buffers(self.evaluated)
         whole = epoch % self.full_table_every == 0 or epoch == self.epochs
         coalitions = all_coalitions(self.task.modalities) if whole else self.tracked
-        found = evaluate(self.evaluated, self.readout.splits.validation, self.task, coalitions)
+        # Processors differ in the last place, and what follows from it must be the same in all processes.
+        found = self.ranks.first(evaluate(self.evaluated, self.readout.splits.validation, self.task, coalitions))
         metric, loss = found.metrics[self.present], found.losses[self.present]
         self.curves["validation_metric"].append(finite(metric))
         self.curves["validation_loss"].append(finite(loss))

@@ -49,18 +49,20 @@ class Processes(SingleProcess):
     def read(self, numbers: Sequence[Tensor | float]) -> list[float]:
         away = [vectors.widen(number.detach()).to(self._device) for number in numbers if isinstance(number, Tensor)]
         known = all(isfinite(number) for number in numbers if isinstance(number, float))
-        flag = (~torch.stack(away).isfinite()).any().double() if known and away else away[0].new_tensor(float(not known))
+        flag = torch.tensor(float(not known), dtype=vectors.widest(self._device), device=self._device)
+        if known and away:
+            flag = (~torch.stack(away).isfinite()).any().to(flag)
         *found, doubt = super().read([*numbers, self._reduce_(flag, dist.ReduceOp.MAX)])
         # What is not finite on one rank is so on all: they skip together.
         return [nan, *found[1:]] if doubt else found
 
     @override
     def pool(self, rows: Sequence[Tensor]) -> Tensor:
-        total = torch.cat(
-            [torch.stack([row.sum(1) for row in rows]).sum(0), rows[0].new_tensor([sum(row.shape[1] for row in rows)])]
-        )
-        self._reduce_(total)
-        return total[:-1] / total[-1]
+        sums = torch.stack([row.sum(1) for row in rows]).sum(0)
+        # In half precision a count above 2048 would be rounded.
+        single = sums if sums.dtype in {torch.float32, torch.float64} else sums.float()
+        total = self._reduce_(torch.cat([single, single.new_tensor([sum(row.shape[1] for row in rows)])]))
+        return (total[:-1] / total[-1]).to(sums)
 
     @override
     def gather(self, numbers: Tensor) -> Tensor:
