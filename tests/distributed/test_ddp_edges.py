@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import msam
+from msam.optim.platform.processes import Processes
 
 UNEVEN = [0, 9, 24]
 
@@ -193,6 +194,26 @@ def test_statistics_of_all_ranks_are_held_as_one_process_holds_them():
     for name in ("weights", "running"):
         assert torch.equal(first[name], second[name])
         assert torch.allclose(first[name], wanted[name], rtol=0, atol=1e-12)
+
+
+def test_tensors_of_all_types_are_averaged_in_their_own_order():
+    """In a process of its own a set of types has an order of its own."""
+    kinds = [torch.float64, torch.bfloat16, torch.complex64, torch.float32, torch.float16, torch.complex128]
+
+    class Noted(Processes):
+        def __init__(self) -> None:
+            self.count, self.seen = 1, []
+
+        def _reduce_(self, tensor: Tensor, *given: Any) -> Tensor:
+            del given
+            self.seen.append(tensor.dtype)
+            return tensor
+
+    for turn in range(len(kinds)):
+        order = kinds[turn:] + kinds[:turn]
+        noted = Noted()
+        noted.average_([torch.ones(2, dtype=kind) for kind in [*order, *order]])
+        assert noted.seen == order
 
 
 def raising(rank: int, count: int, when: int) -> Result:

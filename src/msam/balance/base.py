@@ -1,13 +1,13 @@
 """What all balancing methods have in common: where they act, what they keep, and what they promise."""
 
 from collections.abc import Callable, Mapping, Set
-from math import isfinite
 from random import Random
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Generator, Tensor
 
+from msam.balance.kept import copy_kept
 from msam.checks import as_count, as_number, check_type
 from msam.errors import InvalidStateError, InvalidValueError
 from msam.optim.platform.found import find_platform
@@ -250,7 +250,7 @@ class Balance:
         Returns:
             Tensors and builtins.
         """
-        kept = {name: _copy(getattr(self, name)) for name in self.remembers}
+        kept = {name: copy_kept(getattr(self, name)) for name in self.remembers}
         return {"method": type(self).__name__, "batches": self.batches, "epoch": self.epoch, **kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -268,7 +268,7 @@ class Balance:
         self.check_state(state, wanted)
         self.batches, self.epoch = state["batches"], state["epoch"]
         for name in self.remembers:
-            setattr(self, name, _copy(state[name]))
+            setattr(self, name, copy_kept(state[name]))
 
     def check_state(self, state: dict[str, Any], wanted: Set[str]) -> None:
         """Refuse a state that cannot be loaded, before anything of it is.
@@ -298,28 +298,3 @@ class Balance:
 
 
 _NO_NUMBERS = Generator()
-
-
-def _copy(value: Any) -> Any:
-    """Copy tensors, and what holds them."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copy(each) for key, each in value.items()}
-    return [_copy(each) for each in value] if isinstance(value, list) else value
-
-
-def keep_finite(old: Tensor | None, new: Tensor) -> Tensor | None:
-    """Take new numbers if they are all finite, without waiting for the device.
-
-    Args:
-        old: What was kept; zeros stand in for None.
-        new: As many.
-
-    Returns:
-        The one or the other.
-    """
-    new = new.detach()
-    if new.device.type == "cpu":
-        return new if isfinite(float(new.sum())) else old
-    return torch.where(new.isfinite().all(), new, torch.zeros_like(new) if old is None else old.to(new))

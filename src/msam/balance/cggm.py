@@ -8,8 +8,8 @@ from torch import Generator, Tensor, nn
 from typing_extensions import override
 
 from msam.balance.alone import check_logits, require_late_fusion
-from msam.balance.base import keep_finite
 from msam.balance.blocks import own_gradients, scale_gradients_
+from msam.balance.kept import keep_finite
 from msam.balance.needs import encoders_of
 from msam.balance.scaled import ScaledGradients
 from msam.balance.tcmax import check_classes

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from msam.balance.alone import require_late_fusion, single_coalitions
-from msam.balance.base import keep_finite
+from msam.balance.kept import keep_finite
 from msam.checks import as_number, check_type
 from msam.combine import Replace
 from msam.errors import InvalidStateError, InvalidValueError

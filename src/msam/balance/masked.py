@@ -8,7 +8,8 @@ from torch import Generator, Tensor, nn
 from typing_extensions import override
 
 from msam.balance.alone import check_logits, require_late_fusion, unimodal_losses, unimodal_outputs
-from msam.balance.base import Balance, keep_finite
+from msam.balance.base import Balance
+from msam.balance.kept import keep_finite
 from msam.balance.needs import encoders_of
 from msam.balance.tcmax import check_classes
 from msam.checks import as_count, as_number

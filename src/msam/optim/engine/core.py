@@ -13,6 +13,7 @@ from msam.optim.engine.account import Account
 from msam.optim.engine.ascent import Ascent, PerturbedGroup
 from msam.optim.engine.hooks import Hooks
 from msam.optim.engine.options import Both, EngineOptions
+from msam.optim.engine.processes import check_processes
 from msam.optim.engine.radius import scheduled_radii
 from msam.optim.engine.snapshot import Backup, Noise
 from msam.optim.engine.surroundings import Surroundings
@@ -101,25 +102,15 @@ class Engine:
         """
         if self.platform.has_local and self.platform.count == 1:
             return
-        if self.hooks.keeps_rest:
-            raise InvalidStateError(
-                "this method keeps a part of the gradient at theta that several processes would not average, found "
-                f"{self.platform.describe()}; train in one process"
-            )
-        if not self.options.sync_perturbation and not self.platform.has_local:
-            raise InvalidStateError(
-                "sync_perturbation=False needs each process's own gradient of every parameter, found "
-                f"{self.platform.describe()}, of which each process has only its part once they are averaged; use "
-                "sync_perturbation=True, or DistributedDataParallel"
-            )
-        keeps = self.combination.keeps_first or self.combination.remembers or self.geometry.remembers
         accumulates = not self.combination.remembers and not self.geometry.remembers and self.update.can_accumulate
-        if not self.options.sync_perturbation and (self.hooks.splits or (keeps and not accumulates)):
-            raise InvalidStateError(
-                "sync_perturbation=False saves the reduction of the first gradient, which this method needs beyond the "
-                f"perturbation, found {type(self.combination).__name__} with {type(self.geometry).__name__}"
-                f"{', of a loss in two parts' if self.hooks.splits else ''}; use sync_perturbation=True"
-            )
+        keeps = self.combination.keeps_first or self.combination.remembers or self.geometry.remembers
+        check_processes(
+            self.platform,
+            self.hooks,
+            syncs=self.options.sync_perturbation,
+            needs_first=bool(keeps) and not accumulates,
+            named=f"{type(self.combination).__name__} with {type(self.geometry).__name__}",
+        )
 
     def start_step(self) -> None:
         """Find out whether groups have changed, and put right what an interrupted step may have left."""

@@ -125,15 +125,15 @@ def descend_plainly(engine: Engine, batch: Batch, scaling: Scaling) -> None:
     engine.end_step(batch, finite=finite)
 
 
-def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling) -> bool:
-    """Run the pass at theta + eps and leave the combined gradient in ``.grad``; tell whether all was finite."""
+def _look_first(engine: Engine, scaling: Scaling) -> tuple[Tensor | None, bool]:
+    """Measure the first gradient where it is to be looked at before the second pass; tell whether there is to be one."""
     # A pass at weights that are not finite would ruin statistics that only the model's snapshot can restore.
     norm = None
     if engine.model is None or engine.geometry.remembers:
         norm = engine.norm()
         if not is_finite(engine, norm):
             scaling.unscale_(norm if engine.platform.count == 1 else torch.full_like(norm, torch.nan))
-            return False
+            return norm, False
     elif engine.is_local or (engine.geometry.is_parallel and engine.selects is None):
         # It is needed anyway; where it is at hand, to look costs nothing and keeps user code from weights that are NaN.
         norm = engine.norm()
@@ -141,10 +141,18 @@ def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scal
             # One process may see what the others do not: to leave the step is decided by all.
             if not is_finite(engine, norm):
                 scaling.unscale_(torch.full_like(norm, torch.nan))
-                return False
+                return norm, False
         elif vectors.is_at_hand(norm) and not isfinite(vectors.to_float(norm)):
             scaling.unscale_(norm)
-            return False
+            return norm, False
+    return norm, True
+
+
+def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling) -> bool:
+    """Run the pass at theta + eps and leave the combined gradient in ``.grad``; tell whether all was finite."""
+    norm, goes_on = _look_first(engine, scaling)
+    if not goes_on:
+        return False
     accumulates = batch.is_multimodal and engine.update.can_accumulate
     first = engine.weights.clone_gradients() if engine.combination.keeps_first and not accumulates else {}
     if first and engine.is_local:
