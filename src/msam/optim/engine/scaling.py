@@ -7,9 +7,28 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from msam.checks import kind_of
+from msam.errors import InvalidTypeError
 from msam.geometry.spread import as_local
 
 FindGradients = Callable[[], list[Tensor]]
+
+
+def check_scaler(scaler: GradScaler | None) -> GradScaler | None:
+    """Refuse what cannot scale a loss.
+
+    Args:
+        scaler: Or None.
+
+    Returns:
+        The same.
+
+    Raises:
+        InvalidTypeError: If it is neither.
+    """
+    if scaler is not None and not (hasattr(scaler, "is_enabled") and hasattr(scaler, "scale")):
+        raise InvalidTypeError(f"scaler must be a torch.amp.GradScaler or None, found {kind_of(scaler)}; pass scaler=scaler")
+    return scaler
 
 
 class Scaling:

@@ -3,24 +3,24 @@
 import warnings
 from typing import Any, overload
 
-import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from msam.checks import check_type, kind_of
+from msam.checks import check_type
 from msam.combine import Combination
-from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError, MsamWarning
+from msam.errors import InvalidStateError, InvalidValueError, MsamWarning
 from msam.geometry import Geometry, find_geometry
-from msam.optim.engine.account import Account
-from msam.optim.engine.checkpoint import Kind, check_state, pack_state, unpack_state
+from msam.optim.engine.checkpoint import check_state, pack_state, unpack_state
 from msam.optim.engine.core import Engine
 from msam.optim.engine.linked import LinkedOptimizer, check_rho
 from msam.optim.engine.options import EngineOptions, make_options
+from msam.optim.engine.outer_loop import OuterLoop, OuterScaling
+from msam.optim.engine.own_state import list_kinds, load_state, make_state, separate_, take_state
 from msam.optim.engine.refusals import check_parameters, refuse_sparse
-from msam.optim.engine.scaling import Scaling
+from msam.optim.engine.scaling import Scaling, check_scaler
 from msam.optim.engine.split import step_in_parts
 from msam.optim.engine.step_hooks import runs_step_hooks
 from msam.optim.engine.steps import step_base, step_once, step_twice
@@ -111,6 +111,7 @@ class SharpnessAware(LinkedOptimizer):
             raise
         self._engine.look()
         self._two_call = TwoCallForm(self._engine, type(self).__name__)
+        self._outer = OuterLoop(self._engine, type(self).__name__)
 
     # -- steps -----------------------------------------------------------------------------------------------------------
 
@@ -147,6 +148,8 @@ class SharpnessAware(LinkedOptimizer):
         """
         self._complete_groups()
         engine = self._engine
+        if self._outer.is_ready or self._outer.owner is not None:
+            return self._outer.step(closure, check_scaler(scaler))
         engine.start_step()
         if closure is None:
             if self._two_call.is_pending:
@@ -157,11 +160,7 @@ class SharpnessAware(LinkedOptimizer):
                 self.base.step()
                 return None
         self._two_call.refuse_pending("step()")
-        if scaler is not None and not (hasattr(scaler, "is_enabled") and hasattr(scaler, "scale")):
-            raise InvalidTypeError(
-                f"scaler must be a torch.amp.GradScaler or None, found {kind_of(scaler)}; pass scaler=scaler"
-            )
-        scaling = Scaling(scaler, self.base)
+        scaling = Scaling(check_scaler(scaler), self.base)
         batch = Batch(closure, scaling.factor if scaling.scaler is not None else None)
         engine.hooks.check(batch)
         engine.join(batch.models)
@@ -250,6 +249,55 @@ class SharpnessAware(LinkedOptimizer):
         if zero_grad:
             self._engine.weights.clear()
 
+    def sharpen_gradients(
+        self,
+        again: Closures,
+        *,
+        coalitions: Closures | None = None,
+        model: nn.Module | None = None,
+        scaler: GradScaler | None = None,
+    ) -> bool:
+        """Turn the gradients at theta, which a loop of somebody else's has accumulated, into the method's update.
+
+        Afterwards the weights are as before, ``.grad`` holds the update's gradient, to be clipped and logged as the loop does,
+        and ``step()``, without closure, has the base optimizer take it. `msam.integrations.Replay` remembers what `again`
+        needs. Buffers of `model` (BatchNorm), and ``.grad`` of its parameters that this optimizer does not train, are as they
+        were; random numbers are `again`'s to rewind.
+
+        Args:
+            again: Runs forward and backward of the same batch once more; one closure, or one for each micro-batch. They do not
+                zero gradients, and add up to what is in ``.grad``.
+            coalitions: `MultimodalClosure` s of the batch, for methods that evaluate coalitions; where None, those of `again`.
+            model: What the loop trains, as it calls it: the optimizer's own where None.
+            scaler: By which the loop, and `again` (not a `MultimodalClosure`), scale losses, and which is to unscale the
+                update.
+
+        Returns:
+            Whether there was a second pass: none where rho is 0, where the schedule has no ascent, or where the gradients at
+            theta are not finite.
+
+        Raises:
+            InvalidStateError: Without gradients; for methods that take one pass or the loss in two parts; with
+                ``on_nonfinite="raise"``, if a gradient is not finite. If a closure raises, the weights are as before.
+            InvalidTypeError: If an argument is of another type.
+            InvalidValueError: If the method evaluates coalitions, and there is nothing to evaluate.
+
+        Cost: as of a step, without its first pass.
+        """
+        self._complete_groups()
+        self._two_call.refuse_pending("sharpen_gradients()")
+        self._outer.drop()
+        self._engine.start_step()
+        scaling = OuterScaling(check_scaler(scaler), self._engine)
+        batch = Batch(again, scaling.factor if scaling.scaler is not None else None)
+        asked = Batch(coalitions) if coalitions is not None else batch if batch.is_multimodal else None
+        return self._outer.sharpen(batch, asked, self._engine.radii(), scaling, model if model is not None else self.model)
+
+    @property
+    def has_update(self) -> bool:
+        """Whether `sharpen_gradients` left an update that ``step()`` can take: all that went into it was finite."""
+        return self._outer.is_finite
+
     # -- groups and state ------------------------------------------------------------------------------------------------
 
     @override
@@ -281,36 +329,12 @@ class SharpnessAware(LinkedOptimizer):
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         remembers = (*self.geometry.remembers, *self.combination.remembers)
-        state = pack_state(self.base.state_dict(), self._own_state(), remembers, self._kinds() if remembers else [])
+        own = take_state(self._engine, self.method)
+        state = pack_state(self.base.state_dict(), own, remembers, list_kinds(self._engine) if remembers else [])
         for after in self._optimizer_state_dict_post_hooks.values():
             changed = after(self, state)
             state = state if changed is None else changed
         return state
-
-    def _own_state(self) -> dict[str, Any]:
-        engine = self._engine
-        memory = engine.memory.state_dict(engine.weights)
-        return {
-            "method": self.method,
-            **engine.account.state_dict(),
-            "noise": engine.noise.state_dict(),
-            "memory": memory,
-            **engine.hooks.state_dict(),
-        }
-
-    def _fresh_state(self) -> dict[str, Any]:
-        """The engine's part of the state of an optimizer that has taken no step."""
-        memory: dict[str, Any] = {"buffers": {}, "numbers": {}}
-        own = {"method": self.method, **Account().state_dict(), "memory": memory}
-        return {**own, "contributions": {"modalities": [], "shares": None}}
-
-    def _kinds(self) -> list[Kind]:
-        """What is remembered of each parameter."""
-        found = []
-        for parameter in self._engine.weights:
-            real = torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
-            found.append(Kind(tuple(real.shape), parameter))
-        return found
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -336,20 +360,17 @@ class SharpnessAware(LinkedOptimizer):
                 MsamWarning,
                 stacklevel=2,
             )
-            own = self._fresh_state()
-        check_state(own, self.method, self._kinds())
+            own = make_state(self.method)
+        check_state(own, self.method, list_kinds(self._engine))
         assert own is not None
         self._engine.hooks.check_state(own)
         for group in base["param_groups"]:
             group[self.rho_key] = check_rho(group.get(self.rho_key, self.defaults[self.rho_key]))
         self.base.load_state_dict(base)
-        _separate(self.base.state, base["state"])
-        self._engine.account.load_state_dict(own)
-        self._engine.memory.load_state_dict(own["memory"], self._engine.weights)
-        self._engine.hooks.load_state_dict(own)
-        self._engine.noise.load_state_dict(own.get("noise"))
-        self._engine.surroundings.forget()
+        separate_(self.base.state, base["state"])
+        load_state(self._engine, own)
         self._two_call.drop()
+        self._outer.forget()
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 
@@ -386,12 +407,3 @@ class SharpnessAware(LinkedOptimizer):
         """
         rho = [group[self.rho_key] for group in self.param_groups]
         return {"method": self.method, **self._engine.account.summary(self.geometry), "rho": rho}
-
-
-def _separate(state: Any, given: Any) -> None:
-    """Copy tensors that a state has in common with what it was loaded from."""
-    known = {id(value) for slot in given.values() if isinstance(slot, dict) for value in slot.values()}
-    for slot in state.values():
-        for key, value in slot.items() if isinstance(slot, dict) else ():
-            if isinstance(value, Tensor) and id(value) in known:
-                slot[key] = value.clone()

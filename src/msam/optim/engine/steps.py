@@ -97,7 +97,7 @@ def step_twice(engine: Engine, batch: Batch, radii: list[float], scaling: Scalin
             noise.restore_()
         engine.surroundings.set_aside()
         try:
-            finite = _second_pass(engine, second, radii, scaling)
+            finite = second_pass(engine, second, radii, scaling)
         finally:
             engine.surroundings.put_back()
         engine.update.step(scaling, finite=finite)
@@ -148,8 +148,21 @@ def _look_first(engine: Engine, scaling: Scaling) -> tuple[Tensor | None, bool]:
     return norm, True
 
 
-def _second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling) -> bool:
-    """Run the pass at theta + eps and leave the combined gradient in ``.grad``; tell whether all was finite."""
+def second_pass(engine: Engine, batch: Batch, radii: list[float], scaling: Scaling) -> bool:
+    """Run the pass at theta + eps, and leave the combined gradient in ``.grad``.
+
+    Args:
+        engine: With the gradient at theta in ``.grad``, without the loss scale.
+        batch: What to solve.
+        radii: Of each group.
+        scaling: Of the loss.
+
+    Returns:
+        Whether all was finite.
+
+    Raises:
+        InvalidStateError: If the method needs a reduction of the first gradient that is to be saved.
+    """
     norm, goes_on = _look_first(engine, scaling)
     if not goes_on:
         return False

@@ -18,6 +18,7 @@ Slot = tuple[nn.Module, str]
 
 State = tuple[int, int]
 """The version of a tensor, and where its memory is."""
+_UNKNOWN = -1, -1
 
 
 class Surroundings:
@@ -59,6 +60,7 @@ class Surroundings:
         self._models: list[nn.Module] = []
         self._rewritten: list[Tensor] = []
         self._moving: set[Slot | Tensor] = set()
+        self._knows = True
         self._taken = 0
 
     # -- before and during the pass at theta ---------------------------------------------------------------------------
@@ -80,6 +82,18 @@ class Surroundings:
         self._taken += 1
         if self._rewritten:
             self._table.take(self._rewritten)
+
+    def start_late(self) -> None:
+        """Begin where a pass at theta has run already: as nothing is known of what it moved, everything is kept."""
+        self.start_first()
+        self._buffer_states, self._states = [], [_UNKNOWN] * len(self._watched)
+        self._knows = False
+
+    def start_next(self) -> None:
+        """Note how everything is after a step, where the next pass at theta is another's to run."""
+        if not self._knows:
+            self._moving, self._knows = set(), True
+        self.start_first()
 
     def undo_first(self) -> None:
         """Put weights back that an interrupted pass at theta has written into."""

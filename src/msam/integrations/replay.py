@@ -1,0 +1,215 @@
+"""How a loop made its gradients, remembered so that they can be made once more at the perturbed weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from msam.checks import check_callable, check_type
+from msam.errors import InvalidTypeError
+from msam.optim import MultimodalClosure, SharpnessAware
+from msam.optim.engine.snapshot import RandomState
+
+Result = TypeVar("Result")
+
+MakeCoalitions = Callable[[], MultimodalClosure]
+
+
+def find_sharpness_aware(optimizer: object) -> SharpnessAware | None:
+    """Find the method inside what a loop wraps around it.
+
+    Args:
+        optimizer: The method, or a wrapper that has it as its ``optimizer``.
+
+    Returns:
+        The method; None if there is none.
+
+    Example:
+        >>> import msam, torch
+        >>> sam = msam.SAM(torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1))
+        >>> find_sharpness_aware(sam) is sam, find_sharpness_aware(sam.base)
+        (True, None)
+    """
+    seen: list[object] = []
+    while optimizer is not None and not any(optimizer is known for known in seen):
+        if isinstance(optimizer, SharpnessAware):
+            return optimizer
+        seen.append(optimizer)
+        optimizer = getattr(optimizer, "optimizer", None)
+    return None
+
+
+def take_noise() -> RandomState:
+    """Remember torch's, Python's and NumPy's global random number generators.
+
+    Returns:
+        Their state.
+    """
+    return RandomState(with_python=True, with_numpy=True)
+
+
+@dataclass
+class _Part:
+    """A micro-batch of the step at hand."""
+
+    run: Callable[[], Any]
+    noise: RandomState
+    coalitions: MakeCoalitions | None
+
+
+class Replay:
+    """Runs a loop's micro-batches, and once more at theta + eps when the last one of a step has run.
+
+    For a loop that accumulates gradients, clips them, and steps by itself::
+
+        replay = Replay(optimizer, model)
+        for index, (x, y) in enumerate(batches, start=1):
+            loss = replay.run(lambda x=x, y=y: backward(loss_fn(model(x), y)))
+            if index % 4 == 0:
+                replay.sharpen()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+
+    Random number generators (torch's, Python's, NumPy's global ones) are rewound to where they were before each micro-batch,
+    and stand afterwards where they stood. Micro-batches whose gradients the loop has dropped before the step are forgotten:
+    they are known by no parameter's having a gradient.
+
+    Args:
+        optimizer: A method, also inside a loop's wrapper.
+        model: What the loop trains, as it calls it: its buffers are kept, and processes are found by it.
+        scaler: By which the loop scales losses, where it does.
+
+    Raises:
+        InvalidTypeError: If there is no method in the optimizer, or an argument is of another type.
+
+    Cost: a reference to what each micro-batch needs, and 8 kilobytes of generators' states each.
+
+    Example:
+        >>> import msam, torch
+        >>> weight = torch.tensor([1.0], requires_grad=True)
+        >>> optimizer = msam.SAM(torch.optim.SGD([weight], lr=0.5), rho=0.1)
+        >>> replay = Replay(optimizer)
+        >>> loss = replay.run(lambda: (weight**2).sum().backward())
+        >>> replay.sharpen()
+        True
+        >>> weight.grad, weight.detach()  # 2 (w + 0.1), at w
+        (tensor([2.2000]), tensor([1.]))
+        >>> optimizer.step()
+        >>> weight.detach()
+        tensor([-0.1000])
+    """
+
+    def __init__(self, optimizer: Optimizer, model: nn.Module | None = None, *, scaler: GradScaler | None = None) -> None:
+        found = find_sharpness_aware(optimizer)
+        if found is None:
+            raise InvalidTypeError(
+                f"a replay needs a sharpness-aware method, found {type(optimizer).__name__}; wrap the base optimizer, such as "
+                "msam.SAM(torch.optim.AdamW(model.parameters()))"
+            )
+        check_type("model", model, nn.Module | None, "a torch.nn.Module or None")  # type: ignore[arg-type]
+        self.optimizer = found
+        """The method."""
+        self.model, self.scaler = model, scaler
+        self._parts: list[_Part] = []
+
+    @property
+    def needs_coalitions(self) -> bool:
+        """Whether the method evaluates coalitions of modalities."""
+        return self.optimizer.combination.needs_share
+
+    @property
+    def pending(self) -> int:
+        """Micro-batches that wait for `sharpen`."""
+        return len(self._parts)
+
+    def run(self, micro_batch: Callable[[], Result], *, coalitions: MakeCoalitions | None = None) -> Result:
+        """Run a micro-batch, and remember it.
+
+        Args:
+            micro_batch: Runs forward and backward, by which gradients accumulate; it is run again later. What it reads must
+                be the same then.
+            coalitions: Makes a `MultimodalClosure` of the same samples, for methods that evaluate coalitions.
+
+        Returns:
+            What it returned the first time.
+        """
+        check_callable("micro_batch", micro_batch, "a function without arguments, which runs forward and backward")
+        if self._parts and not self.optimizer_has_gradients():
+            self.clear()
+        noise = take_noise()
+        found = micro_batch()
+        self.remember(micro_batch, noise, coalitions=coalitions)
+        return found
+
+    def remember(self, micro_batch: Callable[[], Any], noise: RandomState, *, coalitions: MakeCoalitions | None = None) -> None:
+        """Remember a micro-batch that somebody else has run.
+
+        Args:
+            micro_batch: As in `run`.
+            noise: Of `take_noise`, before it.
+            coalitions: As in `run`.
+        """
+        self._parts.append(_Part(micro_batch, noise, coalitions))
+
+    def sharpen(self) -> bool:
+        """Make the update of the gradients that are there; see `SharpnessAware.sharpen_gradients`.
+
+        Returns:
+            Whether the micro-batches were run once more.
+        """
+        parts, self._parts = self._parts, []
+        given = [part.coalitions() for part in parts if part.coalitions is not None] if self.needs_coalitions else []
+        now = take_noise()
+        try:
+            return self.optimizer.sharpen_gradients(
+                [_Again(part) for part in parts], coalitions=given or None, model=self.model, scaler=self.scaler
+            )
+        finally:
+            now.restore_()
+
+    def clear(self) -> None:
+        """Forget the micro-batches of a step that will not be taken."""
+        self._parts = []
+
+    def keep_last(self) -> None:
+        """Forget all micro-batches but the last, as where gradients are zeroed between its forward and its backward pass."""
+        self._parts = self._parts[-1:]
+
+    def optimizer_has_gradients(self) -> bool:
+        """Tell whether any parameter of the method has a gradient.
+
+        Returns:
+            Whether one has.
+        """
+        return any(map(_has_gradient, self._parameters()))
+
+    def gradients(self) -> list[Tensor]:
+        """List the gradients of the method's parameters.
+
+        Returns:
+            The buffers themselves.
+        """
+        return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+
+    def _parameters(self) -> list[Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+class _Again:
+    """A micro-batch as a closure of the second pass."""
+
+    def __init__(self, part: _Part) -> None:
+        self._part = part
+
+    def __call__(self) -> float:
+        self._part.noise.restore_()
+        self._part.run()
+        return 0.0
+
+
+def _has_gradient(parameter: Tensor) -> bool:
+    return parameter.grad is not None
