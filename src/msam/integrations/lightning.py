@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -93,6 +94,7 @@ class SharpnessAwareCallback(pl.Callback):
         own = module.training_step
         again = _Again(trainer, module, replay)
 
+        @wraps(own)  # Lightning reads from the signature what to give.
         def training_step(*args: Any, **kwargs: Any) -> Any:
             noise = take_noise()
             found = own(*args, **kwargs)

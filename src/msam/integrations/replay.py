@@ -33,13 +33,11 @@ def find_sharpness_aware(optimizer: object) -> SharpnessAware | None:
         >>> find_sharpness_aware(sam) is sam, find_sharpness_aware(sam.base)
         (True, None)
     """
-    seen: list[object] = []
-    while optimizer is not None and not any(optimizer is known for known in seen):
-        if isinstance(optimizer, SharpnessAware):
-            return optimizer
-        seen.append(optimizer)
-        optimizer = getattr(optimizer, "optimizer", None)
-    return None
+    seen = [optimizer]
+    # To the innermost first: Lightning's wrapper is an instance of the class that it wraps.
+    while (inner := getattr(seen[-1], "optimizer", None)) is not None and not any(inner is known for known in seen):
+        seen.append(inner)
+    return next((found for found in reversed(seen) if isinstance(found, SharpnessAware)), None)
 
 
 def take_noise() -> RandomState:

@@ -211,6 +211,7 @@ class OuterLoop:
         self._finite = finite
         if not finite:
             engine.end_step(asked, finite=False)
+            engine.warn(asked if asked is not None else again, scaled=scaling.scaler is not None)
         return climbs
 
     def _around(self, model: nn.Module | None) -> Surroundings:
@@ -257,8 +258,6 @@ class OuterLoop:
         engine, finite = self._engine, self._finite
         self._finite = None
         if not finite:
-            if finite is not None:
-                engine.account.warn()
             return
         if not engine.weights.with_gradient():
             raise InvalidStateError(

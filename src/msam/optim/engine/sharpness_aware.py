@@ -26,6 +26,7 @@ from msam.optim.engine.step_hooks import runs_step_hooks
 from msam.optim.engine.steps import step_base, step_once, step_twice
 from msam.optim.engine.two_call import TwoCallForm
 from msam.optim.problem.batch import Batch, Closures
+from msam.optim.problem.wrapped import check_wrapped
 
 
 class SharpnessAware(LinkedOptimizer):
@@ -160,6 +161,7 @@ class SharpnessAware(LinkedOptimizer):
                 self.base.step()
                 return None
         self._two_call.refuse_pending("step()")
+        check_wrapped(closure, passes=2 if self.geometry.needs_gradient else 1)
         scaling = Scaling(check_scaler(scaler), self.base)
         batch = Batch(closure, scaling.factor if scaling.scaler is not None else None)
         engine.hooks.check(batch)
