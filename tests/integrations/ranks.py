@@ -181,4 +181,4 @@ found = {
     f"{loop} {name}": globals()[loop](name) for loop in LOOPS for name in ("sam", "monge_sam", "gsam", "modality_aware_sam")
 }
 if get_rank() == 0:
-    print("FOUND " + json.dumps(found))
+    sys.stdout.write("FOUND " + json.dumps(found) + "\n")

@@ -29,6 +29,5 @@ def test_two_processes_are_one_on_the_union(loop: str):
     assert done.returncode == 0, done.stderr[-4000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))
     found = json.loads(line.removeprefix("FOUND "))
-    print(found)
     assert len(found) == 4
     assert all(gap < 1e-12 for gap in found.values()), found

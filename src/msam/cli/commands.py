@@ -52,6 +52,8 @@ def compare(options: Compare, command: str, console: Console) -> None:
             select_by=part.select_by if options.select_by is None else options.select_by,
             command=command,
             **_shared(options),
+            executor=options.executor,
+            address=options.address,
         )
         for part in parts
     ]

@@ -92,6 +92,11 @@ class Compare:
     """Seconds after which a run that hangs is ended; 0 for never."""
     in_process: bool = False
     """Train in this process, one run after the other, so that a debugger reaches the task; no worker processes are started."""
+    executor: Literal["processes", "ray"] = "processes"
+    """Where runs are trained: in processes of this machine, or by actors of a Ray cluster (the extra ray), one CPU each, and
+    one GPU each where the cluster has any. The task's file must be found by the same path on every machine."""
+    address: str = "auto"
+    """Of the Ray cluster: auto for the one that this machine belongs to, local for a new one of this machine alone."""
 
 
 @dataclass(frozen=True)

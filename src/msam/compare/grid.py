@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msam.checks import check_choice
 from msam.compare.folder import ComparisonFolder
 from msam.compare.keeping import Progress, RunKeeper, warn
 from msam.compare.pool import InProcess, Pool
+from msam.compare.ray_worker import TRIES as RAY_TRIES
+from msam.compare.ray_worker import RayWorker, connect, count_slots
 from msam.compare.recipes import RHO, check_own, describe_own, find_recipe, is_own
 from msam.compare.records import Record, settings_digest
 from msam.compare.trials import TRIALS, TUNING_SEEDS
@@ -18,14 +21,16 @@ from msam.training.goals import ACCURACY, CRITERIA, OWN
 from msam.training.runtime import versions
 from msam.training.source import TaskSource, describe_source, why_unfit
 
+EXECUTORS = ("processes", "ray")
+
 
 @dataclass(frozen=True)
 class Plan:
     """What to compare.
 
     Raises:
-        InvalidValueError: If a method or the criterion is unknown, there are no seeds, jobs or trials, a radius is negative, or
-            runs in this process are given a time-out.
+        InvalidValueError: If a method, the criterion or the executor is unknown, there are no seeds, jobs or trials, a radius
+            is negative, or runs in this process are given a time-out.
     """
 
     source: TaskSource
@@ -52,6 +57,10 @@ class Plan:
     """The smallest difference that matters, in units of the metric; None for that of the metric, if it has one."""
     in_process: bool = False
     """Whether runs are trained in this process, one after the other, in place of ``jobs`` workers."""
+    executor: str = "processes"
+    """Where runs are trained: ``"processes"`` of this machine, or ``"ray"``, actors of a Ray cluster."""
+    address: str = "auto"
+    """Of the Ray cluster."""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -70,6 +79,11 @@ class Plan:
             raise InvalidValueError(
                 f"equivalence_margin must be finite and > 0, in units of the metric, found {self.equivalence_margin:g}; leave "
                 "it out for .01 of a metric in [0, 1], and no verdict of equivalence for others"
+            )
+        check_choice("executor", self.executor, EXECUTORS)
+        if self.in_process and self.executor != "processes":
+            raise InvalidValueError(
+                f"in_process trains here, found the executor {self.executor!r} besides; leave out one of them"
             )
         if self.run_timeout is not None and self.in_process:
             raise InvalidValueError(
@@ -155,7 +169,12 @@ class Grid:
 
     def _runner(self) -> Pool | InProcess:
         plan = self.plan
-        return InProcess(plan.source) if plan.in_process else Pool(plan.source, plan.jobs, plan.run_timeout, self._say)
+        if plan.in_process:
+            return InProcess(plan.source)
+        if plan.executor == "processes":
+            return Pool(plan.source, plan.jobs, plan.run_timeout, self._say)
+        connect(plan.address)
+        return Pool(plan.source, count_slots, plan.run_timeout, self._say, RayWorker, RAY_TRIES)
 
 
 def describe_plan(plan: Plan, task: dict[str, Any], digest: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
-from typing import IO
+from typing import IO, Protocol
 
 from msam.compare.records import RunKey
 from msam.compare.worker import READY, Failure, run_noted
@@ -34,10 +34,49 @@ class _RemoteError(Exception):
         return f"in a worker process:\n{self.args[0]}"
 
 
-class _Worker:
-    """One process, and what it is at."""
+class Worker(Protocol):
+    """Who does runs, one at a time, somewhere else.
 
-    def __init__(self, events: "queue.SimpleQueue[tuple[_Worker, bytes | None]]") -> None:
+    What it answers goes to the queue that it was made with, beside itself: `READY` before the first run, then what
+    `msam.compare.worker.answer` makes of each; None when it has died.
+    """
+
+    key: RunKey | None
+    """The run at hand."""
+    is_ready: bool
+    started: float
+    """When it began with that run, or became ready."""
+
+    def give(self, source: TaskSource, key: RunKey) -> None:
+        """Send it a run.
+
+        Args:
+            source: Of the task.
+            key: Which run.
+        """
+
+    def describe_end(self) -> str:
+        """Say how it died.
+
+        Returns:
+            A clause.
+        """
+
+    def stop(self) -> None:
+        """End it at once, whatever it is at."""
+
+
+Events = queue.SimpleQueue[tuple[Worker, bytes | None]]
+
+
+class ProcessWorker:
+    """One process of this machine, and what it is at.
+
+    Args:
+        events: Takes its answers.
+    """
+
+    def __init__(self, events: "Events") -> None:
         self.key: RunKey | None = None
         self.is_ready = False
         self.started = 0.0
@@ -52,14 +91,19 @@ class _Worker:
         self._listener.start()
 
     def give(self, source: TaskSource, key: RunKey) -> None:
-        """Send it a run."""
+        """Send it a run.
+
+        Args:
+            source: Of the task.
+            key: Which run.
+        """
         self.key, self.started = key, monotonic()
         assert self._process.stdin is not None
         with suppress(OSError):  # a worker that is gone is met when it is listened to
             pickle.dump((source, key), self._process.stdin)
             self._process.stdin.flush()
 
-    def _listen(self, events: "queue.SimpleQueue[tuple[_Worker, bytes | None]]") -> None:
+    def _listen(self, events: "Events") -> None:
         assert self._process.stdout is not None
         while True:
             content = _read_answer(self._process.stdout)
@@ -68,7 +112,11 @@ class _Worker:
                 return
 
     def describe_end(self) -> str:
-        """Say how it ended."""
+        """Say how it ended.
+
+        Returns:
+            A clause.
+        """
         code = self._process.wait()
         if code >= 0:
             return f"ended with status {code}"
@@ -103,19 +151,31 @@ def _read_answer(stream: IO[bytes]) -> bytes | None:
 
 
 class Pool:
-    """Worker processes for the runs of one comparison, alive while its context is.
+    """Workers for the runs of one comparison, alive while its context is.
 
     Args:
         source: Of the task.
-        count: How many work at a time.
+        count: How many work at a time; asked again whenever a run can be handed out.
         timeout: Seconds after which a run is ended; None for never.
         say: Takes words about workers that died.
+        make_worker: Makes one, which answers to a queue. Default: a process of this machine.
+        tries: How often a run is tried whose worker dies.
     """
 
-    def __init__(self, source: TaskSource, count: int, timeout: float | None, say: Callable[[str], None]) -> None:
-        self._source, self._count, self._timeout, self._say = source, count, timeout, say
-        self._workers: list[_Worker] = []
-        self._events: queue.SimpleQueue[tuple[_Worker, bytes | None]] = queue.SimpleQueue()
+    def __init__(
+        self,
+        source: TaskSource,
+        count: int | Callable[[], int],
+        timeout: float | None,
+        say: Callable[[str], None],
+        make_worker: Callable[[Events], Worker] = ProcessWorker,
+        tries: int = TRIES,
+    ) -> None:
+        self._source, self._timeout, self._say = source, timeout, say
+        self._count = count if callable(count) else lambda: count
+        self._make_worker, self._most_tries = make_worker, tries
+        self._workers: list[Worker] = []
+        self._events: Events = queue.SimpleQueue()
         self._tries: Counter[RunKey] = Counter()
 
     def __enter__(self) -> "Pool":
@@ -154,6 +214,8 @@ class Pool:
                 # To start, and to load torch, is not the run's time.
                 worker.is_ready, worker.started = True, monotonic()
                 continue
+            if not worker.is_ready and content is not None:
+                _open(content)  # an error, before any run
             key, worker.key = worker.key, None
             if content is not None and key is not None:
                 yield key, _open(content)
@@ -165,14 +227,14 @@ class Pool:
     def _hand_out(self, waiting: "deque[RunKey]") -> None:
         while waiting:
             idle = next((worker for worker in self._workers if worker.key is None), None)
-            if idle is None and len(self._workers) >= self._count:
+            if idle is None and len(self._workers) >= self._count():
                 return
             if idle is None:
-                idle = _Worker(self._events)
+                idle = self._make_worker(self._events)
                 self._workers.append(idle)
             idle.give(self._source, waiting.popleft())
 
-    def _wait(self) -> "tuple[_Worker, bytes | None] | None":
+    def _wait(self) -> tuple[Worker, bytes | None] | None:
         """Wait for an answer or a death, not longer than the first run may take."""
         starts = [worker.started for worker in self._workers if worker.key is not None and worker.is_ready]
         timeout = None if self._timeout is None or not starts else max(min(starts) + self._timeout - monotonic(), 0.0)
@@ -190,18 +252,18 @@ class Pool:
                 self._workers.remove(worker)
                 worker.stop()
 
-    def _bury(self, worker: _Worker, key: RunKey | None, waiting: "deque[RunKey]", lost: dict[RunKey, str]) -> None:
+    def _bury(self, worker: Worker, key: RunKey | None, waiting: "deque[RunKey]", lost: dict[RunKey, str]) -> None:
         self._workers.remove(worker)
         end = worker.describe_end()
         worker.stop()
         if key is None:
             return
         self._tries[key] += 1
-        if self._tries[key] < TRIES:
+        if self._tries[key] < self._most_tries:
             waiting.append(key)
             self._say(f"the worker process of {key.describe()} {end}; the run is tried again, and the others go on")
         else:
-            lost[key] = f"its worker process {end}, {TRIES} times"
+            lost[key] = f"its worker process {end}, {self._most_tries} times"
             self._say(f"the worker process of {key.describe()} {end} again; the others go on")
 
 

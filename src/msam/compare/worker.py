@@ -76,14 +76,23 @@ def serve() -> None:
     threading.Thread(target=_listen, args=(sys.stdin.buffer, requests), daemon=True).start()
     while True:
         source, key = requests.get()
-        _send(answers, _answer(source, key))
+        _send(answers, answer(source, key))
 
 
-def _answer(source: TaskSource, key: RunKey) -> bytes:
+def answer(source: TaskSource, key: RunKey) -> bytes:
+    """Do one run, whatever comes of it.
+
+    Args:
+        source: Of the task.
+        key: Which run.
+
+    Returns:
+        What it found, or the `Failure`, pickled.
+    """
     try:
         return pickle.dumps(run_noted(source, key))
     except BaseException as error:
-        return pickle.dumps(_describe(error))
+        return pickle.dumps(describe_error(error))
 
 
 def _listen(stream: IO[bytes], requests: "queue.SimpleQueue[Any]") -> None:
@@ -102,7 +111,15 @@ def _send(stream: IO[bytes], content: bytes) -> None:
         os._exit(1)
 
 
-def _describe(error: BaseException) -> Failure:
+def describe_error(error: BaseException) -> Failure:
+    """Make an error fit to be sent.
+
+    Args:
+        error: Of a run.
+
+    Returns:
+        With its trace.
+    """
     trace = "".join(traceback.format_exception(error))
     try:
         pickled: bytes | None = pickle.dumps(error)

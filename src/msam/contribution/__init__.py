@@ -1,5 +1,6 @@
 """Contributions of modalities: a pure function of a table of coalition values, and the evaluation of that table."""
 
+from msam.contribution.answers import AnswerTokens
 from msam.contribution.baselines import Baseline, Shuffled, Zeros, find_baseline
 from msam.contribution.coalitions import Coalition, all_coalitions, coalition_outputs, mask_inputs, mask_rows
 from msam.contribution.fitted import LearnedToken, TrainingMean
@@ -18,6 +19,7 @@ from msam.contribution.values import (
 )
 
 __all__ = [
+    "AnswerTokens",
     "Baseline",
     "Coalition",
     "ContributionRule",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from msam.checks import check_callable, check_type
-from msam.contribution import Baseline, MonoModalResponse, Value, ValueFunction, find_baseline, find_value
+from msam.contribution import AnswerTokens, Baseline, MonoModalResponse, Value, ValueFunction, find_baseline, find_value
 from msam.contribution.coalitions import Forward, as_late_fusion, encode, evaluation_mode
 from msam.contribution.loaders import Loader, Pair, list_batches
 from msam.contribution.outputs import Logits
@@ -16,6 +16,7 @@ from msam.diagnosis.batches import device_of, fit_mean, read_batches
 from msam.diagnosis.estimates import Bootstrap, Estimate
 from msam.diagnosis.evaluation import SampleTables, tabulate_samples
 from msam.diagnosis.features import Collector
+from msam.diagnosis.mapped import MappedModel, Target
 from msam.diagnosis.probes import best_probe_without, describe_probes, explain_problems, probe_correctness
 from msam.diagnosis.result import Diagnosis
 from msam.diagnosis.view import describe_view
@@ -28,8 +29,8 @@ MAXIMUM = 8
 
 def diagnose(
     model: Forward,
-    loader: Loader,
-    modalities: Sequence[str] | None = None,
+    loader: Any,
+    modalities: Sequence[str] | Mapping[str, Sequence[str] | str] | None = None,
     *,
     value: Value | str = "probability",
     baselines: Sequence[Baseline | str] = ("zeros", "shuffled", "mean"),
@@ -39,6 +40,8 @@ def diagnose(
     probe_loader: Loader | None = None,
     progress: bool = False,
     logits: Logits | None = None,
+    target: Target = "labels",
+    embeddings: Mapping[str, nn.Module] | None = None,
 ) -> Diagnosis:
     r"""Tell what a trained model makes of each modality, and whether a branch is starved, without training anything.
 
@@ -54,13 +57,20 @@ def diagnose(
     - With `probe_loader`: linear probes of the raw inputs and, if the model declares ``encoders`` and ``fuse``, of each
       branch's features. A branch that reads measurably worse than its raw inputs has lost what was there.
 
+    A model that is called as ``model(**batch)``, as those of Hugging Face are, needs no adapter: `modalities` then say which
+    keys of a batch belong to which modality, and `embeddings` which module embeds integers, whose output becomes zeros where
+    the modality is absent (see `MultimodalClosure.from_batch`). The labels are taken out of the batch in all passes. With the
+    value `AnswerTokens`, embeddings of the answer's own tokens stay: a decoder is given what it has said so far.
+
     Args:
         model: From a mapping of modality name -> input to the output; a module is put into evaluation mode meanwhile. Inputs
             are moved to its device.
-        loader: Yields pairs ``(inputs, target)``, best held-out data; or one such pair, or a list of them.
+        loader: Yields pairs ``(inputs, target)``, best held-out data; or one such pair, or a list of them. Where `modalities`
+            is a mapping: yields mappings of the model's arguments.
         modalities: Which to diagnose, at most 8; other inputs stay present, which `notes` say. Default: all of the first batch.
+            Or a mapping of modality name -> its keys in a batch.
         value: What a coalition is worth: ``"probability"``, ``"accuracy"``, ``"log_likelihood"``, or a function
-            ``(output, target) -> (B,)``.
+            ``(output, target) -> (B,)``; for models that write text, `msam.contribution.AnswerTokens`.
         baselines: What stands in for an absent modality: ``"zeros"``, ``"shuffled"`` (of another sample of the batch),
             ``"mean"`` (fitted on `probe_loader`, or on `loader` without one; skipped for integer inputs), or a
             `msam.contribution.Baseline`. The first one decides where a sentence names one number.
@@ -71,6 +81,8 @@ def diagnose(
         progress: Whether to draw a bar.
         logits: From the model's output to what the value is taken of, for models that return tuples, say. Where None:
             ``output.logits``, ``output["logits"]``, or the output itself if it is a tensor.
+        target: With a mapping of modalities: the key of the labels, or a function from the batch to the target.
+        embeddings: With a mapping of modalities: modality name -> the module that embeds its integers.
 
     Returns:
         The diagnosis.
@@ -102,23 +114,46 @@ def diagnose(
         check_callable("logits", logits, "a function from the model's output to its logits")
     check_type("resamples", resamples, Integral, "a whole number")
     check_type("seed", seed, Integral, "a whole number")
-    batches = list_batches(loader)
+    mapped = _find_mapped(model, modalities, value, target, embeddings, probed=probe_loader is not None)
+    batches = list_batches(loader) if mapped is None else mapped.list_batches(loader, seed)
     training = None if probe_loader is None else list_batches(probe_loader)
     state = RandomState()
     module = model if isinstance(model, nn.Module) else getattr(model, "__self__", None)
     device = device_of(module)
     try:
         with evaluation_mode(module if isinstance(module, nn.Module) else None):
-            names = _choose_modalities(modalities, batches, device)
+            names = _choose_modalities(tuple(mapped.modalities) if mapped else modalities, batches, device)
             stand_ins, notes = _find_baselines(baselines, training or batches, names, device, fitted=training is not None)
             test = Collector(names) if training is not None else None
             source = read_batches(_track(batches) if progress else batches, device, names)
-            tables = tabulate_samples(model, source, names, function, stand_ins, test, seed, logits)
+            if mapped is not None:
+                stand_ins = {label: mapped.adapt(baseline) for label, baseline in stand_ins.items()}
+            tables = tabulate_samples(
+                mapped or model, source, names, function, stand_ins, test, seed, logits, reorders=mapped is None
+            )
             train = _collect(model, training, names, device) if training is not None else None
     finally:
         state.restore_()
     probed, problems = _probe(train, test)
     return _conclude(tables, probed, tuple(missing), resamples, seed, _name(value), [*notes, *tables.notes, *problems])
+
+
+def _find_mapped(
+    model: Forward, modalities: Any, value: Any, target: Target, embeddings: Mapping[str, nn.Module] | None, *, probed: bool
+) -> MappedModel | None:
+    """Make a model that is called with a batch's entries by name a function of modalities."""
+    if not isinstance(modalities, Mapping):
+        if embeddings is not None:
+            raise InvalidValueError(
+                "embeddings= belong to modalities={name: keys of the batch}, found modalities that are no mapping; give one"
+            )
+        return None
+    if probed:
+        raise InvalidValueError(
+            "probe_loader= reads modalities as numbers, found modalities={name: keys of the batch}, some of which may be token "
+            "ids; leave it out, or give pairs (inputs, target) and a model of them"
+        )
+    return MappedModel(model, modalities, target, embeddings, answer_stays=isinstance(value, AnswerTokens) and value.shifted)
 
 
 def _check(value: Value | str, missing: Sequence[float]) -> ValueFunction:
@@ -131,9 +166,7 @@ def _check(value: Value | str, missing: Sequence[float]) -> ValueFunction:
     return function
 
 
-def _choose_modalities(
-    modalities: Sequence[str] | None, batches: Iterable[Pair], device: torch.device | None
-) -> tuple[str, ...]:
+def _choose_modalities(modalities: Any, batches: Iterable[Pair], device: torch.device | None) -> tuple[str, ...]:
     if modalities is not None and not isinstance(modalities, Iterable):
         raise InvalidTypeError(f"modalities must be names, found {modalities!r}; such as ('image', 'audio')")
     if modalities is None:

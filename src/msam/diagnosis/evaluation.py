@@ -51,18 +51,21 @@ def tabulate_samples(
     collector: Collector | None,
     seed: int,
     logits: Logits | None = None,
+    *,
+    reorders: bool = True,
 ) -> SampleTables:
     """Evaluate every coalition on every sample, under every baseline, in one pass over the data.
 
     Args:
         forward: The model, in evaluation mode and without gradient.
-        batches: Read once; samples of a batch are put into a random order.
+        batches: Read once.
         modalities: Which may be absent; others are always there.
         value: What a coalition is worth.
         baselines: Name -> what stands in for an absent modality.
         collector: Takes features and raw inputs for probes; None if there are none to be had.
         seed: Of the order in a batch.
         logits: From the model's output to logits; where they usually are where None.
+        reorders: Whether samples of a batch are put into a random order here; else they are as they come.
 
     Returns:
         The tables, on the CPU, float64.
@@ -76,7 +79,7 @@ def tabulate_samples(
     strangers = _Strangers()
     unnamed: dict[str, None] = {}
     for batch in batches:
-        inputs, target = reorder_batch(*batch, generator)
+        inputs, target = reorder_batch(*batch, generator) if reorders else batch
         unnamed |= dict.fromkeys(name for name in inputs if name not in modalities)
         if not count_samples(inputs):
             continue

@@ -115,6 +115,7 @@ class MultimodalClosure(CoalitionBatch):
         embeddings: Mapping[str, nn.Module] | None = None,
         present: Mapping[str, Tensor] | None = None,
         samples_of: Mapping[str, Tensor] | None = None,
+        answer_stays: bool = False,
         baseline: Baseline | str = "zeros",
         count: float | None = None,
         reduction: Reduction = "mean",
@@ -143,6 +144,9 @@ class MultimodalClosure(CoalitionBatch):
             present: As in the class.
             samples_of: Key -> for each of its rows the number of the sample that it belongs to, from 0, ``(N,)``; for keys with
                 other rows than one per sample, such as several images of a sample, where `present` is given.
+            answer_stays: For models that write text, whose labels are ``(B, T)``: whether embeddings of positions with a label
+                (not -100) stay where their modality is absent. A decoder is given the answer so far; with
+                `msam.contribution.AnswerTokens` its words are then no part of what the text contributes.
             baseline: As in the class. One that is neither ``"zeros"`` nor ``"shuffled"`` leaves embeddings zeros.
             count: As in the class.
             reduction: As in the class.
@@ -163,7 +167,7 @@ class MultimodalClosure(CoalitionBatch):
         these only where every tensor of the batch has the sample as its first axis; else on all, and its output is cut.
         """
         check_call(model, batch, modalities, loss=loss, target=target, embeddings=embeddings, samples_of=samples_of)
-        parts: dict[str, Any] = {"embeddings": embeddings or {}, "samples_of": samples_of or {}}
+        parts: dict[str, Any] = {"embeddings": embeddings or {}, "samples_of": samples_of or {}, "answer_stays": answer_stays}
         call = ModelCall(model, batch, modalities, loss=loss, target=target, **parts)
         options: dict[str, Any] = {"logits": logits, "count": count, "reduction": reduction, "balance": balance}
         adapted, module = call.adapt(find_baseline(baseline)), module_behind(model)

@@ -43,13 +43,14 @@ class EmbeddingBaseline(Baseline):
 
 
 @contextmanager
-def replaced_rows(name: str, module: nn.Module, rows: Tensor) -> Iterator[None]:
+def replaced_rows(name: str, module: nn.Module, rows: Tensor, kept: Tensor | None = None) -> Iterator[None]:
     """Replace samples of a module's output while the context lasts, by a forward hook.
 
     Args:
         name: Of the modality, for messages.
         module: Its embedding module.
         rows: For each sample the number, from 1, of the sample whose output it gets, or 0 for zeros; shape ``(B,)``.
+        kept: Positions whose own output stays, shape ``(B, T)``, boolean; none where None.
 
     Yields:
         Nothing.
@@ -68,7 +69,7 @@ def replaced_rows(name: str, module: nn.Module, rows: Tensor) -> Iterator[None]:
     def hook(module: nn.Module, given: Any, output: Any) -> Any:  # noqa: ARG001 - torch's signature
         nonlocal ran
         ran = True
-        return map_nested(lambda leaf: _take_samples(name, leaf, rows.to(leaf.device)), output)
+        return map_nested(lambda leaf: _take_samples(name, leaf, rows.to(leaf.device), kept), output)
 
     handle = module.register_forward_hook(hook)
     try:
@@ -82,11 +83,19 @@ def replaced_rows(name: str, module: nn.Module, rows: Tensor) -> Iterator[None]:
         )
 
 
-def _take_samples(name: str, leaf: Tensor, rows: Tensor) -> Tensor:
+def _take_samples(name: str, leaf: Tensor, rows: Tensor, kept: Tensor | None) -> Tensor:
     if leaf.ndim == 0 or len(leaf) != len(rows):
         raise InvalidValueError(
             f"the output of the embedding module of {name!r} must have the sample as its first axis, {len(rows)} of them, "
             f"found shape {tuple(leaf.shape)}; give the module that embeds whole samples"
         )
     taken = leaf.index_select(0, (rows - 1).clamp_min(0))
-    return taken.masked_fill((rows == 0).reshape(-1, *[1] * (leaf.ndim - 1)), 0)
+    taken = taken.masked_fill((rows == 0).reshape(-1, *[1] * (leaf.ndim - 1)), 0)
+    if kept is None:
+        return taken
+    if leaf.shape[:2] != kept.shape:
+        raise InvalidValueError(
+            f"answer_stays=True needs a module that embeds tokens, one for each label, shape {tuple(kept.shape)}, found "
+            f"that of {name!r} with output {tuple(leaf.shape)}; give the embedding of the ids that the labels belong to"
+        )
+    return torch.where(kept.to(leaf.device).reshape(*kept.shape, *[1] * (leaf.ndim - 2)), leaf, taken)

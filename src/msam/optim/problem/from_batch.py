@@ -35,6 +35,7 @@ from msam.checks import check_type
 from msam.contribution.baselines import Baseline, Shuffled, Zeros
 from msam.contribution.nested import SampleNumbers, first_leaf, list_leaves, take_rows
 from msam.contribution.outputs import find_logits, find_part
+from msam.contribution.values import IGNORED
 from msam.errors import InvalidValueError
 from msam.optim.problem.embeddings import ROWS, EmbeddingBaseline, replaced_rows
 from msam.optim.problem.keys import check_arguments, check_keys
@@ -60,6 +61,7 @@ class ModelCall:
         target: A key of the batch, or a tensor.
         embeddings: Modality name -> the module that embeds its integers.
         samples_of: Key -> for each of its rows the number of the sample that it belongs to, from 0, shape ``(N,)``.
+        answer_stays: Whether embeddings of positions with a label stay where their modality is absent.
 
     Raises:
         InvalidValueError: If keys are missing or belong to two modalities; if integers have no embedding module.
@@ -75,6 +77,7 @@ class ModelCall:
         target: Tensor | str,
         embeddings: Mapping[str, nn.Module],
         samples_of: Mapping[str, Tensor],
+        answer_stays: bool = False,
     ) -> None:
         self.model = model
         self._batch = batch
@@ -90,9 +93,18 @@ class ModelCall:
         self._rows = numbers.as_subclass(SampleNumbers)
         self.inputs: dict[str, Any] = {name: self._collect(name, keys) for name, keys in self._keys.items()}
         """Modality name -> what is masked: its tensor, or its tensors by key where it has several."""
+        self._kept = self._find_answer() if answer_stays else None
         self._samples_of = samples_of
         self._check_samples_of()
         self._is_by_sample = all(_is_by_sample(value, self.samples) for value in batch.values())
+
+    def _find_answer(self) -> Tensor:
+        if not isinstance(self.target, Tensor) or self.target.ndim != 2 or self.target.is_floating_point():
+            raise InvalidValueError(
+                "answer_stays=True needs labels of tokens, shape (B, T), -100 where there is no answer, found "
+                f"{tuple(getattr(self.target, 'shape', ())) or type(self.target).__name__}; leave it out"
+            )
+        return self.target.ne(IGNORED)
 
     def _collect(self, name: str, keys: list[str]) -> Any:
         """Take the entries of a modality that are masked."""
@@ -187,7 +199,7 @@ class ModelCall:
                 arguments.update(tensors)
                 # The rows themselves say that nothing is masked: the model then runs as it is.
                 if rows is not None and rows is not self._rows:
-                    stack.enter_context(replaced_rows(name, self._embeddings[name], rows))
+                    stack.enter_context(replaced_rows(name, self._embeddings[name], rows, self._kept))
             return self.model(**arguments)
 
     def _take_apart(self, name: str, value: Any) -> tuple[Tensor | None, dict[str, Any]]:
