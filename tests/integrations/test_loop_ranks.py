@@ -22,7 +22,7 @@ def test_two_processes_are_one_on_the_union(loop: str):
         "--standalone",
         "--nproc-per-node",
         "2",
-        str(HERE / "ranks.py"),
+        str(HERE / "loop_ranks.py"),
         loop,
     ]
     done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=300)
