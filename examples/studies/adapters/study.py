@@ -43,17 +43,17 @@ RATES, RADII = (3e-3,), (0.05, 0.2)
 Make = Callable[[torch.optim.Optimizer, float, nn.Module], torch.optim.Optimizer]
 
 
-def adapters_only(name: str, parameter: Tensor) -> bool:
-    """What a filter leaves to the perturbation: all but the new head."""
-    del parameter
-    return "lora_" in name
+def adapters_only(model: nn.Module) -> Callable[[Tensor], bool]:
+    """A filter that leaves the new head out of the perturbation."""
+    chosen = {id(parameter) for name, parameter in model.named_parameters() if "lora_" in name}
+    return lambda parameter: id(parameter) in chosen
 
 
 METHODS: dict[str, tuple[Make | None, int, tuple[float, ...]]] = {
     "AdamW": (None, 1, ()),
     "AdamW, twice the epochs": (None, 2, ()),
     "SAM": (lambda base, rho, model: msam.SAM(base, rho, model=model), 1, RADII),
-    "SAM of the adapters": (lambda base, rho, model: msam.SAM(base, rho, model=model, perturb=adapters_only), 1, RADII),
+    "SAM of the adapters": (lambda base, rho, model: msam.SAM(base, rho, model=model, perturb=adapters_only(model)), 1, RADII),
     "Modality-Aware SAM": (
         lambda base, rho, model: msam.ModalityAwareSAM(base, rho, model=model, contribution_interval=5),
         1,
