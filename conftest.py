@@ -2,8 +2,5 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [
-    f"src/msam/integrations/{library}.py"
-    for library in ("accelerate", "lightning", "transformers")
-    if find_spec(library) is None
-]
+_MODULES = {"accelerate": "accelerate.py", "lightning": "lightning", "transformers": "transformers.py"}
+collect_ignore = [f"src/msam/integrations/{name}" for library, name in _MODULES.items() if find_spec(library) is None]
