@@ -248,6 +248,108 @@ def test_dropped_micro_batches_are_forgotten():
     assert problem.passes == 3 and replay.pending == 0
 
 
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_a_batch_that_was_dropped_is_not_run_again(set_to_none: bool):
+    weight = torch.tensor([1.0], requires_grad=True)
+    optimizer = msam.SAM(torch.optim.SGD([weight], lr=0.1), rho=0.05)
+    replay = Replay(optimizer)
+    replay.run(lambda: (100 * weight**2).sum().backward())
+    optimizer.zero_grad(set_to_none=set_to_none)
+    replay.run(lambda: (weight**2).sum().backward())
+    assert replay.pending == 1
+    replay.sharpen()
+    assert float(weight.grad) == pytest.approx(2.1)
+
+
+def test_gradients_from_elsewhere_are_refused():
+    weight, other = torch.tensor([1.0], requires_grad=True), torch.tensor([1.0], requires_grad=True)
+    optimizer = msam.SAM(torch.optim.SGD([weight, other], lr=0.1), rho=0.05)
+    replay = Replay(optimizer)
+    (weight**2).sum().backward()
+    with pytest.raises(InvalidStateError, match=r"found others in \.grad"):
+        replay.run(lambda: (weight**2).sum().backward())
+    optimizer.zero_grad()
+    replay.run(lambda: (weight**2).sum().backward())
+    (weight**2).sum().backward()
+    with pytest.raises(InvalidStateError, match=r"found others in \.grad"):
+        replay.run(lambda: (weight**2).sum().backward())
+    optimizer.zero_grad()
+    replay.run(lambda: (weight**2).sum().backward())
+    replay.sharpen()
+    with pytest.raises(InvalidStateError, match="found the update of the last sharpen"):
+        replay.run(lambda: (other**2).sum().backward())
+
+
+@methods
+@pytest.mark.parametrize("after", [1, 4])
+def test_parameters_that_come_later_are_trained_alike(case: Case, after: int):
+    if case.name in REFUSED:
+        return
+
+    def make():
+        problem = Problem()
+        late = list(problem.model.encoders["audio"].parameters())
+        early = [p for p in problem.parameters if all(p is not other for other in late)]
+        return problem, late, case.build_ascending(torch.optim.SGD(early, lr=0.1, momentum=0.9), rho=0.2)
+
+    (ours, late, first), (reference, others, second) = make(), make()
+    replay = Replay(first, ours.model)
+    for step in range(after + 3):
+        if step == after:
+            first.add_param_group({"params": late})
+            second.add_param_group({"params": others})
+        outer_step(ours, first, replay)
+        reference.step(case, second)
+        for problem in (ours, reference):
+            problem.model.zero_grad()
+    for mine, right in zip(ours.parameters, reference.parameters, strict=True):
+        assert torch.allclose(mine, right, rtol=1e-5, atol=1e-6)
+
+
+def test_fresh_noise_is_fresh():
+    ours, reference = Problem(dropout=0.5), Problem(dropout=0.5)
+    first = msam.SAM(sgd(ours), rho=0.2, same_noise=False)
+    second = msam.SAM(sgd(reference), rho=0.2, same_noise=False)
+    replay = Replay(first, ours.model)
+    for step in range(3):
+        torch.manual_seed(step)
+        outer_step(ours, first, replay)
+        mine = torch.get_rng_state()
+        torch.manual_seed(step)
+        reference.step(None, second)
+        assert torch.equal(mine, torch.get_rng_state())
+    assert all_same_bits(ours.parameters, reference.parameters)
+
+
+def test_after_an_error_a_step_starts_anew():
+    ours, reference = Problem(), Problem()
+    first, second = msam.SAM(sgd(ours), rho=0.2), msam.SAM(sgd(reference), rho=0.2)
+    replay = Replay(first, ours.model)
+
+    def fail(_):
+        raise RuntimeError("out of memory")
+
+    ours.faults[3] = fail
+    replay.run(lambda: backward(ours))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        replay.optimizer.sharpen_gradients([lambda: backward(ours) or 0.0, lambda: backward(ours) or 0.0])
+    replay.clear()
+    replay.run(lambda: backward(ours))
+    replay.sharpen()
+    first.step()
+    reference.step(None, second)
+    assert all_same_bits(ours.parameters, reference.parameters)
+
+
+def test_sparse_gradients_are_refused_in_words():
+    table = nn.Embedding(5, 2, sparse=True)
+    optimizer = msam.SAM(torch.optim.SGD(table.parameters(), lr=0.1), rho=0.2)
+    replay = Replay(optimizer, table)
+    with pytest.raises(ValueError, match="sparse"):
+        replay.run(lambda: table(torch.tensor([1])).sum().backward())
+        replay.sharpen()
+
+
 def test_training_goes_on_from_a_state():
     ours = Problem()
     first = msam.GSAM(sgd(ours), rho=0.2)

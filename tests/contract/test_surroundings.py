@@ -1,5 +1,6 @@
 """The second pass leaves nothing behind: gradients of others, buffers, frozen parameters, generators, rewritten tables."""
 
+import copy
 import random
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import msam
 from cases import CASES, Case
 from problems import Problem, all_same_bits, same_bits
 
@@ -263,3 +265,24 @@ def test_a_table_is_rewritten_as_by_one_pass_where_weights_stay(case: Case):
     plain.step(None, torch.optim.SGD(plain.parameters, lr=0.0), times=2)
     assert same_bits(table, expected)
     assert float(table.detach().norm(dim=1).max()) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_statistics_of_many_channels_are_those_of_the_first_pass():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(20_000), nn.Linear(20_000, 2))
+    alone = copy.deepcopy(model)
+    optimizer = msam.SAM(torch.optim.SGD(model[1].parameters(), lr=0.0), rho=5.0, model=model)
+    for _ in range(2):
+        x = torch.randn(4, 20_000)
+
+        def closure(x=x):
+            optimizer.zero_grad()
+            loss = model(x * (1 + model[1].weight.sum().detach())).square().mean()
+            loss.backward()
+            return loss
+
+        with torch.no_grad():
+            alone(x * (1 + model[1].weight.sum()))
+        optimizer.step(closure)
+        assert torch.equal(model[0].running_mean, alone[0].running_mean)
+        assert torch.equal(model[0].running_var, alone[0].running_var)

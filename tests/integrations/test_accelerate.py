@@ -121,6 +121,25 @@ def test_a_state_is_saved_and_loaded(tmp_path):
     assert second.optimizer.optimizer.summary()["steps"] == STEPS
 
 
+def test_what_another_optimizer_trains_has_the_first_pass_alone():
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    one, other = torch.nn.Linear(3, 3), torch.nn.Linear(3, 1)
+    x = torch.randn(4, 3)
+    one, first = accelerator.prepare(one, msam.SAM(torch.optim.SGD(one.parameters(), lr=0.1), rho=0.5))
+    other, second = accelerator.prepare(other, torch.optim.SGD(other.parameters(), lr=0.1))
+    steps = AcceleratedSteps(accelerator, one, first)
+    for _ in range(2):
+        expected = torch.autograd.grad(other(one(x)).square().mean(), list(other.parameters()))
+        steps.backward(lambda: other(one(x)).square().mean())
+        for parameter, gradient in zip(other.parameters(), expected, strict=True):
+            assert torch.allclose(parameter.grad, gradient)
+        for optimizer in (first, second):
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 def test_losses_are_of_the_first_pass():
     loop = Loop(METHODS["sam"], batch_norm=False, dropout=0.0)
     loop.train(2)

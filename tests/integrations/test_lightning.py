@@ -333,6 +333,50 @@ def test_resumed_in_mid_epoch(tmp_path):
     assert made.optimizers[0].summary()["steps"] == STEPS
 
 
+def test_validation_that_calls_the_training_step_is_not_trained_on():
+    class Shared(Digits):
+        def validation_step(self, batch):
+            loss = self.model(halves(batch[0])).sum() * 0 + self.training_step(batch)
+            self.seen.pop()
+            self.runs -= 1
+            self.log("val", loss)
+
+    torch.manual_seed(3)
+    module = Shared(METHODS["sam"])
+    options = {"accumulate_grad_batches": 2, "val_check_interval": 3, "limit_val_batches": 2, "num_sanity_val_steps": 0}
+    made = trainer(SharpnessAwareCallback(), **options)
+    made.fit(module, loader(), loader())
+    plain = PlainLoop(Halves(), METHODS["sam"])
+    for parts in first_runs(module, 2):
+        plain.step(parts, divisor=2)
+    assert gap(module.model, plain.model) == 0.0
+
+
+def test_a_training_step_that_takes_its_batch_apart():
+    class Pops(Digits):
+        def training_step(self, batch):
+            pair = batch.pop("images"), batch.pop("target")
+            return super().training_step(pair)
+
+    images, target = read_digits()
+    rows = [{"images": i, "target": t} for i, t in zip(images, target, strict=True)]
+    module = Pops(METHODS["sam"])
+    fit(module, data=DataLoader(rows, batch_size=BATCH))
+    plain = PlainLoop(Halves(), METHODS["sam"])
+    for parts in first_runs(module, 1):
+        plain.step(parts)
+    assert gap(module.model, plain.model) == 0.0
+
+
+def test_gradients_that_a_hook_changes_are_refused():
+    class Masks(Digits):
+        def on_after_backward(self):
+            self.model.head.weight.grad[0].zero_()
+
+    with pytest.raises(InvalidStateError, match="the second pass would undo that"):
+        fit(Masks(METHODS["sam"]))
+
+
 def test_a_training_step_that_skips():
     class Skips(Digits):
         def training_step(self, batch, batch_idx):
@@ -363,6 +407,15 @@ def test_what_cannot_be_right_is_refused():
         fit(Digits(METHODS["modality_aware_sam"]))
     with pytest.raises(InvalidStateError, match="perturbs the weights before"):
         fit(Digits(partial(msam.MomentumSAM, rho=0.1)))
+    with pytest.raises(InvalidStateError, match="one put in its place"):
+        trainer(SharpnessAwareCallback(), SharpnessAwareCallback()).fit(Digits(METHODS["sam"]), loader())
+
+    class Iterates(Digits):
+        def training_step(self, dataloader_iter):
+            return super().training_step(next(dataloader_iter)[0])
+
+    with pytest.raises(InvalidStateError, match="takes batches itself"):
+        fit(Iterates(METHODS["sam"]))
     module = Manual(METHODS["modality_aware_sam"], "raw")
     module.training_step = lambda batch: module.optimizers().step(make_closure(module.model, batch))
     with pytest.raises(InvalidStateError, match="manual_step"):

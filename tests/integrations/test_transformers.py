@@ -311,6 +311,30 @@ def test_losses_and_norms_in_the_log_are_of_theta_and_of_the_update(tmp_path):
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == list(range(1, STEPS + 1))
 
 
+def test_what_a_loss_logs_and_what_it_moves_is_of_the_first_pass(tmp_path):
+    class Normed(Summing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, pixel_values, input_ids, labels=None, **more: Any):
+            return super().forward(self.norm(pixel_values), input_ids, labels, **more)
+
+    class Logs(SharpnessAwareTrainer):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            self.log({"inner": float(loss)})
+            return loss
+
+    model = Normed()
+    args = arguments(tmp_path, gradient_accumulation_steps=2, max_steps=3)
+    trainer = Logs(model, args, train_dataset=tiny.classification(), optimizers=(METHODS["sam"](sgd(model)), None))
+    with pytest.warns(MsamWarning, match="add up"):
+        trainer.train()
+    assert int(model.norm.num_batches_tracked) == 6
+    assert len([entry for entry in trainer.state.log_history if "inner" in entry]) == 6
+
+
 def test_contributions_are_logged(tmp_path):
     model, data = tiny.ImageTextClassifier(), tiny.classification()
     trainer = Noted(model, arguments(tmp_path), train_dataset=data)

@@ -142,6 +142,56 @@ def test_answer_tokens_by_hand():
         AnswerTokens()(output, target[:, :2])
 
 
+class Either(nn.Module):
+    """Class 1 where the first number is above 0; takes it in any form."""
+
+    def forward(self, a, b):
+        if isinstance(a, dict):
+            a = a["x"]
+        if isinstance(a, list | tuple):
+            a = torch.stack(list(a))
+        return torch.stack([-a[:, 0], a[:, 0]], dim=1) * 9 + 0 * b[:, :1]
+
+
+@pytest.mark.parametrize("form", ["tensor", "mapping", "list", "tuple"])
+@pytest.mark.parametrize("ignored", [0, 7])
+def test_entries_of_any_form_keep_their_labels(form: str, ignored: int):
+    a, b = torch.randn(40, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(40, 2)
+    labels = (a[:, 0] > 0).long()
+    labels[:ignored] = -100
+    given = {"tensor": a, "mapping": {"x": a}, "list": list(a), "tuple": tuple(a)}[form]
+    found = msam.diagnose(
+        Either(), {"a": given, "b": b, "labels": labels}, {"a": "a", "b": "b"}, baselines=("zeros",), resamples=100
+    )
+    assert found.views["zeros"].everything.value == 1.0
+    assert found.samples == 40 - ignored
+
+
+class Patches(nn.Module):
+    """Several rows of an image for each sample."""
+
+    def forward(self, patches, b):
+        return torch.stack([-patches.reshape(len(b), -1).mean(1), patches.reshape(len(b), -1).mean(1)], dim=1) * 9
+
+
+def test_rows_that_are_not_one_per_sample_are_not_shuffled():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(24) % 2
+    patches = (2.0 * labels - 1).repeat_interleave(4)[:, None] + torch.randn(96, 3, generator=generator)
+    given = {"patches": patches, "b": torch.zeros(24, 2), "labels": labels}
+    keys = {"image": "patches", "b": "b"}
+    found = msam.diagnose(Patches(), given, keys, resamples=100)
+    assert "shuffled" not in found.views and "zeros" in found.views
+    assert any("'shuffled' was left out" in note for note in found.notes)
+    with pytest.raises(InvalidValueError, match="'shuffled' needs one row per sample"):
+        msam.diagnose(Patches(), given, keys, baselines=("shuffled",), resamples=100)
+    closure = msam.MultimodalClosure.from_batch(Patches(), given, keys, loss=lambda out, _: out.sum())
+    with pytest.raises(InvalidValueError, match="needs one row per sample"):
+        closure.coalition_outputs([frozenset({"b"})], baseline=msam.contribution.Shuffled())
+    with pytest.raises(InvalidValueError, match="leave them out of the batch"):
+        msam.diagnose(Patches(), {**given, "labels": torch.where(labels == 1, -100, labels)}, keys, resamples=100)
+
+
 def test_what_does_not_belong_together_is_refused():
     model, given = Named(), batches(1)
     with pytest.raises(InvalidValueError, match="that are no mapping"):

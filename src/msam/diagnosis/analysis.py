@@ -127,6 +127,7 @@ def diagnose(
             test = Collector(names) if training is not None else None
             source = read_batches(_track(batches) if progress else batches, device, names)
             if mapped is not None:
+                notes += mapped.leave_out_(stand_ins, batches)
                 stand_ins = {label: mapped.adapt(baseline) for label, baseline in stand_ins.items()}
             tables = tabulate_samples(
                 mapped or model, source, names, function, stand_ins, test, seed, logits, reorders=mapped is None

@@ -12,7 +12,7 @@ from msam.contribution.baselines import Shuffled, Zeros
 from msam.contribution.loaders import Pair
 from msam.contribution.values import IGNORED
 from msam.diagnosis.batches import device_of, is_class
-from msam.errors import InvalidTypeError
+from msam.errors import InvalidTypeError, InvalidValueError
 from msam.optim.problem.embeddings import EmbeddingBaseline
 from msam.optim.problem.from_batch import ModelCall
 
@@ -75,6 +75,33 @@ class MappedModel:
         """
         return MappedBatches(self, list_mappings(loader), seed)
 
+    def leave_out_(self, baselines: dict[str, Baseline], batches: Iterable[Pair]) -> list[str]:
+        """Leave out what cannot stand in for rows that are not one per sample.
+
+        Args:
+            baselines: Label -> baseline; changed in place.
+            batches: Of `list_batches`; the first one is read.
+
+        Returns:
+            What was left out, in words.
+
+        Raises:
+            InvalidValueError: If nothing is left.
+        """
+        shuffled = [label for label, baseline in baselines.items() if isinstance(baseline, Shuffled)]
+        if not shuffled or next(iter(batches), None) is None or self._call is None or not (rows := self._call.other_rows()):
+            return []
+        if len(baselines) == len(shuffled):
+            raise InvalidValueError(
+                f"'shuffled' needs one row per sample, found {rows} for {self._call.samples} samples; use baselines=('zeros',)"
+            )
+        for label in shuffled:
+            del baselines[label]
+        return [
+            f"The baseline 'shuffled' was left out: entries have {rows} rows for {self._call.samples} samples, and the row "
+            "before is the sample's own."
+        ]
+
     def adapt(self, baseline: Baseline) -> Baseline:
         """Let a baseline that knows nothing of embeddings stand in for all other tensors.
 
@@ -116,16 +143,20 @@ class MappedModel:
 
     def _reorder(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Any]:
         target = batch.get(self.target) if isinstance(self.target, str) else self.target(batch)
-        rows = {len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim}
-        if not isinstance(target, Tensor) or rows != {len(target)}:
+        if not isinstance(target, Tensor):
             return batch
         order = torch.randperm(len(target), generator=generator).to(target.device)
         if is_class(target):
             order = order[(target != IGNORED)[order]]
-        return {
-            key: value[order.to(value.device)] if isinstance(value, Tensor) and value.ndim else value
-            for key, value in batch.items()
-        }
+        try:
+            return {key: _take(value, order, len(target)) for key, value in batch.items()}
+        except _NotBySampleError as error:
+            if len(order) < len(target):
+                raise InvalidValueError(
+                    f"samples without a class, {IGNORED}, can be left out where every entry has one row per sample, found "
+                    f"{error}; leave them out of the batch"
+                ) from error
+            return batch
 
 
 class MappedBatches:
@@ -173,7 +204,30 @@ def list_mappings(loader: Any) -> Iterable[Any]:
     return list(loader) if isinstance(loader, Iterator) else loader
 
 
+class _NotBySampleError(Exception):
+    pass
+
+
+def _take(value: Any, order: Tensor, samples: int) -> Any:
+    """Take samples of an entry, in an order."""
+    if isinstance(value, Tensor):
+        if value.ndim and len(value) != samples:
+            raise _NotBySampleError(f"a tensor of {len(value)} rows for {samples} samples")
+        return value[order.to(value.device)] if value.ndim else value
+    if isinstance(value, Mapping):
+        return {key: _take(item, order, samples) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        if any(isinstance(item, Tensor) and item.ndim and len(item) == samples for item in value):
+            return [_take(item, order, samples) for item in value]
+        if len(value) != samples:
+            raise _NotBySampleError(f"a {type(value).__name__} of {len(value)} entries for {samples} samples")
+        return [value[index] for index in order.tolist()]
+    return value
+
+
 def _move(value: Any, device: torch.device | None) -> Any:
     if isinstance(value, Tensor):
         return value.to(device)
+    if isinstance(value, list):
+        return [_move(item, device) for item in value]
     return {key: _move(item, device) for key, item in value.items()} if isinstance(value, Mapping) else value

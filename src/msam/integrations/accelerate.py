@@ -15,6 +15,7 @@ from msam.integrations.contributions import ContributionReading, read_contributi
 from msam.integrations.replay import Replay
 from msam.integrations.versions import check_version
 from msam.optim import MultimodalClosure
+from msam.optim.engine.surroundings import LOOKED_FOR_EVERY, find_leaves
 
 MakeLoss = Callable[[], Tensor]
 
@@ -65,6 +66,7 @@ class AcceleratedSteps:
             )
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self._replay = Replay(optimizer, model, scaler=accelerator.scaler)
+        self._steps = 0
 
     def backward(
         self, loss: MakeLoss | MultimodalClosure, *, coalitions: Callable[[], MultimodalClosure] | None = None
@@ -96,14 +98,24 @@ class AcceleratedSteps:
         found = self._replay.run(lambda: self._run(compute), coalitions=asked)
         if self.accelerator.sync_gradients:
             self._replay.sharpen()
+            self._steps += 1
         return found
 
     def _run(self, compute: MakeLoss) -> Tensor:
         found = compute()
         if not isinstance(found, Tensor):
             raise InvalidTypeError(f"the function must return the loss, a tensor, found {type(found).__name__}")
+        if self._steps % LOOKED_FOR_EVERY == 0 and not self._replay.is_replaying:
+            self._find_strangers(found)
         self.accelerator.backward(found)
         return found.detach()
+
+    def _find_strangers(self, loss: Tensor) -> None:
+        """Find what is trained besides, by other optimizers."""
+        own = {id(p) for group in self._replay.optimizer.param_groups for p in group["params"]}
+        own |= {id(parameter) for parameter in self.model.parameters()}
+        known = {id(tensor) for tensor in self._replay.strangers} | own
+        self._replay.strangers += [leaf for leaf in find_leaves(loss) if id(leaf) not in known]
 
 
 def check_accelerator(accelerator: Accelerator) -> None:

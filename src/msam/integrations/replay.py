@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from msam.checks import check_callable, check_type
-from msam.errors import InvalidTypeError
+from msam.errors import InvalidStateError, InvalidTypeError
 from msam.optim import MultimodalClosure, SharpnessAware
 from msam.optim.engine.snapshot import RandomState
 
@@ -73,8 +74,9 @@ class Replay:
                 optimizer.zero_grad()
 
     Random number generators (torch's, Python's, NumPy's global ones) are rewound to where they were before each micro-batch,
-    and stand afterwards where they stood. Micro-batches whose gradients the loop has dropped before the step are forgotten:
-    they are known by no parameter's having a gradient.
+    and stand afterwards where they stood; with ``same_noise=False`` they go on. Generators of your own are not rewound, and
+    what a micro-batch changes in place is changed twice. Micro-batches whose gradients the loop has dropped before the step are
+    forgotten. Gradients from elsewhere, of a loss that the second pass would not have, are an error.
 
     Args:
         optimizer: A method, also inside a loop's wrapper.
@@ -112,6 +114,11 @@ class Replay:
         self.optimizer = found
         """The method."""
         self.model, self.scaler = model, scaler
+        self.strangers: list[Tensor] = []
+        """Tensors outside optimizer and model whose gradients are to be those of the first pass."""
+        self.is_replaying = False
+        """Whether micro-batches are run once more, at theta + eps."""
+        self._left = 0
         self._parts: list[_Part] = []
 
     @property
@@ -136,12 +143,38 @@ class Replay:
             What it returned the first time.
         """
         check_callable("micro_batch", micro_batch, "a function without arguments, which runs forward and backward")
-        if self._parts and not self.optimizer_has_gradients():
-            self.clear()
+        self._look_at_gradients()
         noise = take_noise()
         found = micro_batch()
         self.remember(micro_batch, noise, coalitions=coalitions)
+        self._left = self.versions()
         return found
+
+    def _look_at_gradients(self) -> None:
+        """Forget micro-batches whose gradients were dropped, and refuse gradients that came from elsewhere."""
+        gradients = self.gradients()
+        if self._parts and gradients and self.versions() == self._left:
+            return
+        if not gradients or not float(torch.stack([gradient.norm() for gradient in gradients]).norm()):
+            self.clear()
+            return
+        if self.optimizer.has_update:
+            raise InvalidStateError(
+                "a micro-batch must begin a new step, found the update of the last sharpen() in .grad still; call step() and "
+                "zero_grad() first, or run all losses of a step in one micro-batch"
+            )
+        raise InvalidStateError(
+            "gradients must come from this replay's micro-batches, which it runs again, found others in .grad: the second pass "
+            "would not have them; call zero_grad(), or compute that loss in a micro-batch too"
+        )
+
+    def versions(self) -> int:
+        """Tell whether gradients were written to: a number that changes with each write.
+
+        Returns:
+            The number.
+        """
+        return hash(tuple((id(gradient), gradient._version) for gradient in self.gradients()))
 
     def remember(self, micro_batch: Callable[[], Any], noise: RandomState, *, coalitions: MakeCoalitions | None = None) -> None:
         """Remember a micro-batch that somebody else has run.
@@ -161,13 +194,25 @@ class Replay:
         """
         parts, self._parts = self._parts, []
         given = [part.coalitions() for part in parts if part.coalitions is not None] if self.needs_coalitions else []
+        rewinds = self.optimizer.options.same_noise
         now = take_noise()
+        foreign = [(tensor, tensor.grad) for tensor in self.strangers]
+        for tensor in self.strangers:
+            tensor.grad = None
+        self.is_replaying = True
         try:
             return self.optimizer.sharpen_gradients(
-                [_Again(part) for part in parts], coalitions=given or None, model=self.model, scaler=self.scaler
+                [_Again(part, rewinds=rewinds) for part in parts],
+                coalitions=given or None,
+                model=self.model,
+                scaler=self.scaler,
             )
         finally:
-            now.restore_()
+            self.is_replaying = False
+            for tensor, gradient in foreign:
+                tensor.grad = gradient
+            if rewinds:
+                now.restore_()
 
     def clear(self) -> None:
         """Forget the micro-batches of a step that will not be taken."""
@@ -200,11 +245,12 @@ class Replay:
 class _Again:
     """A micro-batch as a closure of the second pass."""
 
-    def __init__(self, part: _Part) -> None:
-        self._part = part
+    def __init__(self, part: _Part, *, rewinds: bool) -> None:
+        self._part, self._rewinds = part, rewinds
 
     def __call__(self) -> float:
-        self._part.noise.restore_()
+        if self._rewinds:
+            self._part.noise.restore_()
         self._part.run()
         return 0.0
 

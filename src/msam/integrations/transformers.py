@@ -16,10 +16,10 @@ from msam.contribution import ContributionRule
 from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError, MsamWarning
 from msam.integrations.accelerate import check_accelerator
 from msam.integrations.contributions import ContributionReading, read_contributions
-from msam.integrations.replay import Replay, find_sharpness_aware
+from msam.integrations.replay import Replay, find_sharpness_aware, take_noise
 from msam.integrations.versions import check_version
 from msam.optim import MultimodalClosure, SharpnessAware
-from msam.optim.engine.snapshot import RandomState
+from msam.optim.engine.snapshot import BufferSnapshot
 
 Wrap = Callable[[Optimizer], SharpnessAware]
 Batch = Mapping[str, Any]
@@ -43,7 +43,7 @@ class SharpnessAwareTrainerMixin(_Mixin):
     itself in ``optimizers=``. On the last micro-batch of a step, once its gradients are there, the weights climb, all
     micro-batches of the step run once more with the same random numbers, and ``.grad`` holds the update: so
     ``max_grad_norm`` clips the update, *after* the two gradients are combined, and ``grad_norm`` in the log is the update's.
-    The loss in the log is that of the pass at theta.
+    The loss in the log is that of the pass at theta, and ``self.log`` does nothing in the second pass.
 
     For Modality-Aware SAM, `modalities` say which of a batch's keys belong together; override `make_closure` for batches that
     need more.
@@ -85,7 +85,7 @@ class SharpnessAwareTrainerMixin(_Mixin):
         self._wrap, self._modalities = sharpness_aware, modalities
         self._coalition_options = {"embeddings": embeddings, **(coalition_options or {})}
         self._replay: Replay | None = None
-        self._knows_sum = False
+        self._knows_sum = self._is_looking = False
         super().__init__(*args, **kwargs)
 
     @override
@@ -137,6 +137,17 @@ class SharpnessAwareTrainerMixin(_Mixin):
             replay.sharpen()
         return cast(Tensor, loss)
 
+    @override
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Log, but not what the second pass says.
+
+        Args:
+            *args: Of the trainer's.
+            **kwargs: Of the trainer's.
+        """
+        if not self._is_looking and not (self._replay is not None and self._replay.is_replaying):
+            super().log(*args, **kwargs)
+
     def make_closure(self, model: nn.Module, inputs: Any) -> MultimodalClosure:
         """Make what coalitions of modalities are evaluated of; override it for batches of another kind.
 
@@ -178,8 +189,9 @@ class SharpnessAwareTrainerMixin(_Mixin):
         believed = self.loss_is_scaled_for_ga if self.loss_is_scaled_for_ga is not None else self.model_accepts_loss_kwargs
         if items is None or not believed or self.compute_loss_func is not None or self.args.gradient_accumulation_steps == 1:
             return
-        state, mode = RandomState(with_python=True, with_numpy=True), model.training
+        state, mode, buffers = take_noise(), model.training, BufferSnapshot(model)
         model.train()
+        self._is_looking = True
         try:
             with torch.no_grad(), self.compute_loss_context_manager():
                 found = []
@@ -188,7 +200,9 @@ class SharpnessAwareTrainerMixin(_Mixin):
                     given = self._prepare_inputs(copy(inputs))
                     found.append(float(self.compute_loss(model, given, num_items_in_batch=factor * items)))
         finally:
+            self._is_looking = False
             state.restore_()
+            buffers.restore_()
             model.train(mode)
         if found[0] == found[1] != 0:
             warnings.warn(

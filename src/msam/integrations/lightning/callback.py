@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from functools import wraps
+from inspect import signature
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -52,6 +54,7 @@ class SharpnessAwareCallback(pl.Callback):
     def __init__(self) -> None:
         check_version("lightning")
         self._replay: Replay | None = None
+        self._left: int | None = None
         self._stack = ExitStack()
 
     @override
@@ -72,6 +75,16 @@ class SharpnessAwareCallback(pl.Callback):
                 "msam.integrations.lightning.manual_step(optimizer, closures)"
             )
         _check_trainer(trainer)
+        if "dataloader_iter" in signature(pl_module.training_step).parameters:
+            raise InvalidStateError(
+                "the second pass needs the first one's batch, found training_step(dataloader_iter), which takes batches "
+                "itself; let training_step take the batch"
+            )
+        if "training_step" in vars(pl_module):
+            raise InvalidStateError(
+                "training_step must be the class's own method, found one put in its place, as a second SharpnessAwareCallback "
+                "would; keep one"
+            )
         optimizer = trainer.optimizers[0]
         self._replay = Replay(optimizer, cast(Any, trainer.strategy.model), scaler=find_scaler(trainer))
         if self._replay.needs_coalitions and not isinstance(pl_module, ModalityAwareModule):
@@ -91,10 +104,12 @@ class SharpnessAwareCallback(pl.Callback):
         @wraps(own)  # Lightning reads from the signature what to give.
         def training_step(*args: Any, **kwargs: Any) -> Any:
             noise = take_noise()
+            kept = [copy(argument) if isinstance(argument, dict) else argument for argument in args]
             found = own(*args, **kwargs)
-            if not again.runs:
+            # Modules call their training step in validation too.
+            if trainer.training and not again.runs:
                 closure = module.take_closure() if isinstance(module, ModalityAwareModule) else None
-                replay.remember(lambda: again.run(args, kwargs), noise, coalitions=None if closure is None else lambda: closure)
+                replay.remember(lambda: again.run(kept, kwargs), noise, coalitions=None if closure is None else lambda: closure)
             return found
 
         module.__dict__["training_step"] = training_step
@@ -112,8 +127,20 @@ class SharpnessAwareCallback(pl.Callback):
             pl_module: Not used.
             optimizer: Not used.
         """
+        self._left = None
         if self._replay is not None:
             self._replay.keep_last()
+
+    @override
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note what the backward pass has left, before the module's own hook sees it.
+
+        Args:
+            trainer: Not used.
+            pl_module: Not used.
+        """
+        if self._replay is not None:
+            self._left = self._replay.versions()
 
     @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
@@ -123,9 +150,19 @@ class SharpnessAwareCallback(pl.Callback):
             trainer: That trains.
             pl_module: What it trains.
             optimizer: The method.
+
+        Raises:
+            InvalidStateError: If gradients were changed since the backward pass.
         """
         replay = self._replay
         assert replay is not None, "training has started"
+        # A scaler changes them too.
+        if replay.scaler is None and self._left is not None and replay.versions() != self._left:
+            raise InvalidStateError(
+                "gradients must be as the backward pass left them, found them changed before on_before_optimizer_step, as by "
+                "the module's on_after_backward: the second pass would undo that; change the update, in the module's "
+                "on_before_optimizer_step, or in that of a callback after this one"
+            )
         if not replay.optimizer_has_gradients():
             replay.clear()
             return
@@ -147,7 +184,9 @@ class SharpnessAwareCallback(pl.Callback):
             pl_module: Not used.
         """
         self._stack.close()
-        self._replay = None
+        if self._replay is not None:
+            self._replay.optimizer.forget_loop()
+        self._replay = self._left = None
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -132,6 +132,11 @@ class Engine:
             self.join([self.model])
 
     @property
+    def known(self) -> list[Tensor]:
+        """The parameters; another list whenever groups have changed."""
+        return self._known
+
+    @property
     def steps(self) -> int:
         """Number of steps taken, skipped ones included."""
         return self.account.counts["steps"]

@@ -13,6 +13,7 @@ from msam.errors import InvalidStateError, InvalidValueError
 from msam.optim.engine.core import Engine
 from msam.optim.engine.decisions import is_finite
 from msam.optim.engine.hooks import Hooks
+from msam.optim.engine.refusals import refuse_sparse
 from msam.optim.engine.scaling import FindGradients, Scaling
 from msam.optim.engine.steps import second_pass
 from msam.optim.engine.surroundings import Surroundings
@@ -80,7 +81,7 @@ class OuterLoop:
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine, self._name = engine, name
         self._finite: bool | None = None
-        self._known: tuple[nn.Module, Surroundings] | None = None
+        self._known: tuple[nn.Module, list[Tensor], Surroundings] | None = None
         self.owner: str | None = None
         """Whose closure makes the update while ``step`` runs it; None where ``step`` makes it."""
 
@@ -159,8 +160,12 @@ class OuterLoop:
         skipped = engine.account.counts["skipped"]
         try:
             climbs = self._take(again, asked, radii, scaling, model)
+        except NotImplementedError:
+            refuse_sparse(engine.weights.gradients())
+            raise
         except BaseException:
-            engine.witness.leave(engine.weights.with_gradient())
+            # Part of a second gradient is nobody's accumulation.
+            engine.weights.clear()
             engine.platform.recover()
             raise
         finally:
@@ -218,10 +223,12 @@ class OuterLoop:
         """What the second pass must leave as it was."""
         if model is None:
             return self._engine.surroundings
-        if self._known is None or self._known[0] is not model:
-            self._known = model, Surroundings(model, self._engine.weights)
-            self._known[1].start_late()
-        return self._known[1]
+        known = self._engine.known
+        if self._known is None or self._known[0] is not model or self._known[1] is not known:
+            # Whose parameters are whose may have changed with the groups.
+            self._known = model, known, Surroundings(model, self._engine.weights)
+            self._known[2].start_late()
+        return self._known[2]
 
     def step(self, closure: Closures | None, scaler: GradScaler | None) -> Tensor | float | None:
         """Have the base optimizer take the update, unless it was not finite.

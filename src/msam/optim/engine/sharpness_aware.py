@@ -295,6 +295,10 @@ class SharpnessAware(LinkedOptimizer):
         asked = Batch(coalitions) if coalitions is not None else batch if batch.is_multimodal else None
         return self._outer.sharpen(batch, asked, self._engine.radii(), scaling, model if model is not None else self.model)
 
+    def forget_loop(self) -> None:
+        """Let go of what `sharpen_gradients` keeps of a loop between steps, its model among it, and of an update that waits."""
+        self._outer.forget()
+
     @property
     def has_update(self) -> bool:
         """Whether `sharpen_gradients` left an update that ``step()`` can take: all that went into it was finite."""

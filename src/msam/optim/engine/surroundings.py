@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from msam.geometry.spread import as_local
 from msam.optim.engine.snapshot import Backup
@@ -24,8 +25,8 @@ _UNKNOWN = -1, -1
 class Surroundings:
     """Everything that a pass can change and that is not for the second pass to change.
 
-    - Buffers of the model (BatchNorm's statistics): small ones always, large ones if the first pass wrote into them, are
-      copied before the second pass, and restored after it.
+    - Buffers of the model: small ones and BatchNorm's statistics (to which it writes without a trace) always, other large
+      ones if the first pass wrote into them, are copied before the second pass, and restored after it.
     - Parameters of the model that are in no group of ours, or frozen (a codebook that ``forward`` moves): those that the first
       pass wrote into. Writes through ``.data`` do not show, unless they put other memory in its place.
     - ``.grad`` of parameters of no group of ours: set aside for the second pass and put back, so that another optimizer gets
@@ -139,7 +140,7 @@ class Surroundings:
             # One that was not there before the first pass has been put there by it.
             if _is_large(buffer) and before.get((id(part), name)) != _state(buffer):
                 self._moving.add((part, name))
-            if not _is_large(buffer) or (part, name) in self._moving:
+            if not _is_large(buffer) or isinstance(part, _NormBase) or (part, name) in self._moving:
                 chosen.append(buffer)
         for tensor, state in zip(self._watched, self._states, strict=True):
             if _state(tensor) != state and _can_be_copied(tensor):

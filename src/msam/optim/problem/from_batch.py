@@ -253,6 +253,15 @@ class ModelCall:
             arguments = {key: value[:cut] if _has_rows(value) else value for key, value in arguments.items()}
         return self._run(inputs, arguments)
 
+    def other_rows(self) -> list[int]:
+        """List how many rows masked tensors have that do not have one per sample.
+
+        Returns:
+            The numbers; empty where all have.
+        """
+        leaves = [leaf for value in self.inputs.values() for leaf in list_leaves(value)]
+        return sorted({len(leaf) for leaf in leaves if leaf.ndim} - {self.samples})
+
     def adapt(self, baseline: Baseline) -> Baseline:
         """Let a baseline that knows nothing of row numbers stand in for all other tensors.
 
@@ -261,7 +270,15 @@ class ModelCall:
 
         Returns:
             A baseline for `inputs`.
+
+        Raises:
+            InvalidValueError: If samples are to be shuffled, and a masked tensor has other rows than one per sample.
         """
+        if isinstance(baseline, Shuffled) and (rows := self.other_rows()):
+            raise InvalidValueError(
+                f"'shuffled' gives a sample the rows of the one before, and needs one row per sample, found {rows} for "
+                f"{self.samples} samples; use baseline='zeros' or a TrainingMean"
+            )
         known = isinstance(baseline, Zeros | Shuffled | EmbeddingBaseline)
         return baseline if known or not self._embeddings else EmbeddingBaseline(baseline, self._embeddings)
 
