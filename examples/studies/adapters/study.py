@@ -90,7 +90,7 @@ def load() -> dict[str, Tensor]:
     classes = sorted(set(emoji.subgroups))
     target = torch.tensor([classes.index(group) for group in emoji.subgroups])
     ids = {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
-    return {**torch.load(cache), **ids, "target": target}
+    return {**torch.load(cache, weights_only=True), **ids, "target": target}
 
 
 def make_model(classes: int) -> nn.Module:
