@@ -526,6 +526,8 @@ def test_a_tiny_model_of_transformers():
         "attention_mask": torch.ones(3, 8, dtype=torch.long),
         "labels": ids,
     }
+    model(**batch)
+    before = hooks(model)  # the library's own, put there by the first forward pass
     closure = MultimodalClosure.from_batch(model, batch, MODALITIES, embeddings={"text": model.get_input_embeddings()})
 
     def value(output: Tensor, target: Tensor) -> Tensor:
@@ -535,4 +537,4 @@ def test_a_tiny_model_of_transformers():
     optimizer = msam.ModalityAwareSAM(torch.optim.SGD(model.parameters(), lr=0.1), value=value)
     assert torch.isfinite(optimizer.step(closure))
     assert sum(optimizer.contributions.values()) == pytest.approx(1.0)
-    assert hooks(model) == 0
+    assert hooks(model) == before
