@@ -14,10 +14,8 @@ from torch.distributed import all_gather_object, get_rank
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-warnings.simplefilter("ignore")
 STEPS, RANKS, CLIP, PARTS = 6, 2, 0.2, 2
-LOOPS = sys.argv[1].split(",")
-RANK = int(os.environ["RANK"])
+RANK = int(os.environ.get("RANK", "0"))
 
 
 def network() -> nn.Module:
@@ -177,8 +175,9 @@ def transformers(name: str) -> float:
     return gap(model.model, reference(name, union))
 
 
-found = {
-    f"{loop} {name}": globals()[loop](name) for loop in LOOPS for name in ("sam", "monge_sam", "gsam", "modality_aware_sam")
-}
-if get_rank() == 0:
-    sys.stdout.write("FOUND " + json.dumps(found) + "\n")
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    NAMES = ("sam", "monge_sam", "gsam", "modality_aware_sam")
+    found = {f"{loop} {name}": globals()[loop](name) for loop in sys.argv[1].split(",") for name in NAMES}
+    if get_rank() == 0:
+        sys.stdout.write("FOUND " + json.dumps(found) + "\n")

@@ -276,7 +276,7 @@ class ModelCall:
         """
         if isinstance(baseline, Shuffled) and (rows := self.other_rows()):
             raise InvalidValueError(
-                f"'shuffled' gives a sample the rows of the one before, and needs one row per sample, found {rows} for "
+                f"'shuffled' needs one row per sample, as it gives a sample those of the one before, found {rows} for "
                 f"{self.samples} samples; use baseline='zeros' or a TrainingMean"
             )
         known = isinstance(baseline, Zeros | Shuffled | EmbeddingBaseline)
