@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from msam import combine, contribution, errors, fusion, geometry, optim
 from msam._version import __version__
 from msam.contribution import contribution_shares, shapley_values
-from msam.diagnosis import ContributionMonitor, Diagnosis, diagnose
 from msam.optim import *
 from msam.optim import __all__ as _optim
 
@@ -36,14 +35,24 @@ __all__ += _optim
 
 if TYPE_CHECKING:
     from msam.compare import compare_methods as compare_methods
+    from msam.diagnosis import ContributionMonitor as ContributionMonitor
+    from msam.diagnosis import Diagnosis as Diagnosis
+    from msam.diagnosis import diagnose as diagnose
+
+_ROOMS = {"balance", "compare", "data", "diagnosis", "integrations", "report", "training"}
+_LATER = {
+    "ContributionMonitor": "msam.diagnosis",
+    "Diagnosis": "msam.diagnosis",
+    "compare_methods": "msam.compare",
+    "diagnose": "msam.diagnosis",
+}
+"""Public name -> where it is."""
 
 
 def __getattr__(name: str) -> Any:
-    """Load on first use what needs more than torch and numpy."""
-    if name in {"balance", "compare", "data", "report", "training"}:
+    """Load on first use what a training step does not need."""
+    if name in _ROOMS:
         return import_module(f"msam.{name}")
-    if name == "compare_methods":
-        from msam.compare import compare_methods
-
-        return compare_methods
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'msam' has no attribute {name!r}")
