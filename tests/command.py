@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -16,6 +18,8 @@ from unittest.mock import patch
 from msam.cli.main import main
 
 PLACE = {"COLUMNS": "100", "OMP_NUM_THREADS": "1"}
+PATIENCE = 300.0
+"""Seconds to wait for another process: many times what the slowest machine has needed, so that only a hang uses them up."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,42 @@ class Ended:
         return self.out + self.err
 
 
-def start(*words: str, **options: Any) -> subprocess.Popen[str]:
-    """Start the command line as a user does; in a session of its own, so that signals are for it alone."""
+def wait_until(holds: Callable[[], object], what: str, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until it holds; fail, naming it, if it does not come, or if the process that should bring it about has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        ended = process is not None and process.poll() is not None
+        if (ended or time.monotonic() > deadline) and not holds():
+            raise AssertionError(f"{what} did not come" + (f"; the process ended with {process.returncode}" if process else ""))
+        time.sleep(0.02)
+
+
+@contextmanager
+def started(*words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start the command line as a user does; in a session of its own, for signals of its own, and leave nothing of it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As where a shell has started the tests in the background: commands would inherit it, and Ctrl-C would not reach them.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     command = [sys.executable, "-m", "msam", *words]
-    return subprocess.Popen(command, env={**os.environ, **PLACE}, **{**settings, **options})
+    process = subprocess.Popen(command, env={**os.environ, **PLACE}, **{**settings, **options})
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait until it has ended, and return what it printed."""
+    return process.communicate(timeout=PATIENCE)
 
 
 def run_apart(*words: str, code: int = 0, **options: Any) -> Ended:
     """Run it to its end as a user does."""
-    process = start(*words, **options)
-    out, err = process.communicate(timeout=240)
+    with started(*words, **options) as process:
+        out, err = end_of(process)
     assert process.returncode == code, (process.returncode, out, err)
     return Ended(process.returncode, out, err)
 

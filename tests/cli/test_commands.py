@@ -3,13 +3,12 @@
 import json
 import os
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from command import records_of, run, run_apart, start
+from command import end_of, records_of, run, run_apart, started, wait_until
 from msam.cli.main import main
 from msam.compare import RECIPES
 from msam.data import CATALOG
@@ -48,12 +47,10 @@ def test_compare_writes_records_and_report_and_resumes(tmp_path):
 def test_interrupted_comparison_is_resumable(tmp_path):
     command = ["compare", "--methods", "base,sam", "--rows", "100", "--epochs", "8", "--seeds", "3", "--trials", "4"]
     out = tmp_path / "out"
-    process = start(*command, "--jobs", "2", "--out", str(out))
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(list(out.glob("runs/*.json"))) < 5:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    with started(*command, "--jobs", "2", "--out", str(out)) as process:
+        wait_until(lambda: len(list(out.glob("runs/*.json"))) >= 5, "five runs", process)
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = end_of(process)
     assert process.returncode == 130, stderr
     assert "stopped" in stdout
     done = len(list(out.glob("runs/*.json")))

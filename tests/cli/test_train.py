@@ -4,13 +4,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from command import run, run_apart, start
+from command import end_of, run, run_apart, started, wait_until
 from small_run import result_in, weights_in, write_task
 
 
@@ -71,21 +70,13 @@ def test_a_run_that_goes_on_is_bitwise_one_that_did_not_stop(method: str, tmp_pa
     assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "parts" / "history.csv").read_text()
 
 
-def wait_for(path: Path) -> None:
-    for _ in range(300):
-        if path.exists():
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{path} did not come")
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_killed_goes_on(how: signal.Signals, tmp_path: Path):
     words = ("train", str(write_task(tmp_path, dropout=0.3)), "--epochs", "60")
-    process = start(*words, "--out", str(tmp_path / "killed"))
-    wait_for(tmp_path / "killed" / "checkpoint.pt")
-    process.send_signal(how)
-    said, _ = process.communicate(timeout=60)
+    with started(*words, "--out", str(tmp_path / "killed")) as process:
+        wait_until((tmp_path / "killed" / "checkpoint.pt").exists, "the first checkpoint", process)
+        process.send_signal(how)
+        said, _ = end_of(process)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}[how]
     if how != signal.SIGKILL:
         assert "--resume to go on" in said

@@ -14,7 +14,7 @@ import pytest
 import torch
 from ranks import Result, launch, launch_all, weights_of
 
-from command import PLACE, run
+from command import PATIENCE, PLACE, end_of, run, wait_until
 from msam.compare.recipes import find_recipe
 from msam.training import run_training
 from msam.training.files import find_task_file
@@ -30,7 +30,12 @@ def torchrun(*words: str, count: int = 2) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     environment = {**os.environ, **PLACE, "GLOO_SOCKET_IFNAME": "lo"}
     found = subprocess.run(
-        [*command, "-m", "msam", "train", *words], capture_output=True, text=True, env=environment, timeout=300, check=False
+        [*command, "-m", "msam", "train", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=PATIENCE,
+        check=False,
     )
     assert found.returncode == 0, found.stderr
     return found.stdout
@@ -208,14 +213,11 @@ def test_a_process_that_is_gone_ends_the_other_with_a_message(how: signal.Signal
             )
         )
     try:
-        until = time.monotonic() + 90
-        while not (out / "checkpoint.pt").exists():
-            assert time.monotonic() < until, [process.poll() for process in processes]
-            time.sleep(0.1)
+        wait_until((out / "checkpoint.pt").exists, "the first checkpoint", processes[0])
         processes[1].send_signal(how)
         started = time.monotonic()
-        _, said = processes[0].communicate(timeout=60)
-        assert time.monotonic() - started < 25, "within the time-out of 10 s"
+        _, said = end_of(processes[0])
+        assert time.monotonic() - started < 60, "within the time-out of 10 s, and what it takes to end"
     finally:
         for process in processes:
             process.kill()

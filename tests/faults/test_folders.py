@@ -6,14 +6,13 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command import Ended, run, start
+from command import Ended, run, started, wait_until
 from faults.conftest import WORDS
 from msam import storage
 from msam.compare.lock import NAME, FolderLock
@@ -99,14 +98,10 @@ def test_errors_of_the_disk_leave_the_old_file_and_no_other(number: int, tmp_pat
 
 def test_two_commands_in_one_folder(tmp_path: Path):
     out = tmp_path / "out"
-    first = start("compare", "--methods", "base", "--seeds", "4", "--epochs", "60", "--out", str(out), "--jobs", "1")
-    try:
-        while not (out / NAME).exists() and first.poll() is None:
-            time.sleep(0.02)
+    words = ("compare", "--methods", "base", "--seeds", "4", "--epochs", "60", "--out", str(out), "--jobs", "1")
+    with started(*words) as first:
+        wait_until((out / NAME).exists, NAME, first)
         one_line(run(*WORDS, "--out", str(out), code=2), "one command at a time", str(first.pid), NAME)
-    finally:
-        first.kill()
-        first.communicate()
     assert (out / NAME).exists(), "a kill leaves it behind"
     found = run(
         "compare", "--methods", "base", "--seeds", "1", "--trials", "1", "--epochs", "60", "--out", str(out), "--in-process"

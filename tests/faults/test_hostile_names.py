@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import pytest
 import rich.console
 
+from command import PATIENCE
 from hand_made import FIRST_PROTOCOL
 from msam.compare import Findings, find_out
 from msam.compare.recipes import find_recipe
@@ -252,7 +253,7 @@ def open_page(page: Path, home: Path) -> str:
     command += ["--no-first-run", f"--user-data-dir={home}", "--virtual-time-budget=2000", "--dump-dom", page.as_uri()]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.insert(1, "--no-sandbox")
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
 
 
 def traps(address: str) -> dict[str, str]:

@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from command import records_of, run, run_apart, start
+from command import end_of, records_of, run, run_apart, started, wait_until
 from faults.conftest import WORDS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
 
 KILLS = int(os.environ.get("MSAM_KILLS", "4"))
 """Of the command, and of its workers, at random moments: few, as each takes its time; MSAM_KILLS=20 for more."""
-SOON = 5.0
-"""Seconds after which no worker may be alive."""
 
 
 def workers_of(session_of: int) -> list[int]:
@@ -42,23 +40,20 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + SOON
-    while any(map(is_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not [pid for pid in pids if is_alive(pid)], "workers must not outlive their comparison"
+    wait_until(lambda: not any(map(is_alive, pids)), "the end of the workers, which must not outlive their comparison,")
 
 
 def stop_at(moment: float, sign: signal.Signals, out: Path) -> tuple[int, str]:
     """Start the comparison, and stop it after some seconds; return its status and what it printed."""
-    process = start(*WORDS, "--jobs", "2", "--out", str(out))
     seen: set[int] = set()
-    deadline = time.monotonic() + moment
-    while time.monotonic() < deadline and process.poll() is None:
-        seen.update(workers_of(process.pid))
-        time.sleep(0.02)
-    process.send_signal(sign)
-    stdout, stderr = process.communicate(timeout=60)
-    wait_until_gone(sorted(seen))
+    with started(*WORDS, "--jobs", "2", "--out", str(out)) as process:
+        deadline = time.monotonic() + moment
+        while time.monotonic() < deadline and process.poll() is None:
+            seen.update(workers_of(process.pid))
+            time.sleep(0.02)
+        process.send_signal(sign)
+        stdout, stderr = end_of(process)
+        wait_until_gone(sorted(seen))
     if process.returncode == -sign != -signal.SIGKILL:
         # While Python itself starts, loads torch, or ends, a signal ends it as it ends any program; nothing is open then.
         assert not seen or "Page: " in stdout
@@ -83,52 +78,46 @@ def test_killing_the_command_at_random_moments_loses_nothing(undisturbed: Path, 
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)])
 def test_a_signal_during_the_runs_leaves_a_folder_to_go_on_with(sign: signal.Signals, code: int, tmp_path: Path):
     words = ("compare", "--methods", "base", "--seeds", "8", "--epochs", "40", "--jobs", "2", "--out", str(tmp_path))
-    process = start(*words)
-    seen: list[int] = []
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(tmp_path.glob("runs/*.json")):
-        time.sleep(0.02)
-    seen = workers_of(process.pid)
-    assert len(seen) == 2
-    process.send_signal(sign)
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (code, "")
-    assert f"--out {tmp_path}" in stdout.replace("\n", "")
-    wait_until_gone(seen)
+    with started(*words) as process:
+        wait_until(lambda: list(tmp_path.glob("runs/*.json")), "the first run", process)
+        seen = workers_of(process.pid)
+        assert len(seen) == 2
+        process.send_signal(sign)
+        stdout, stderr = end_of(process)
+        assert (process.returncode, stderr) == (code, "")
+        assert f"--out {tmp_path}" in stdout.replace("\n", "")
+        wait_until_gone(seen)
     assert not (tmp_path / "comparison.lock").exists()
 
 
 def test_workers_of_a_command_that_is_killed_do_not_live_on(tmp_path: Path):
-    process = start("compare", "--methods", "base", "--seeds", "8", "--epochs", "400", "--jobs", "2", "--out", str(tmp_path))
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and len(workers_of(process.pid)) < 2:
-        time.sleep(0.05)
-    seen = workers_of(process.pid)
-    time.sleep(3)  # so that they are at work
-    process.kill()
-    process.communicate()
-    wait_until_gone(seen)
+    words = ("compare", "--methods", "base", "--seeds", "8", "--epochs", "100000", "--jobs", "2", "--out", str(tmp_path))
+    with started(*words) as process:
+        wait_until(lambda: len(workers_of(process.pid)) == 2, "two workers", process)
+        seen = workers_of(process.pid)
+        time.sleep(3)  # so that they are at work
+        process.kill()
+        wait_until_gone(seen)
 
 
 def test_killing_workers_at_random_moments_changes_nothing(undisturbed: Path, tmp_path: Path):
     random_ = random.Random(2)
-    process = start(*WORDS, "--jobs", "2", "--out", str(tmp_path), stderr=subprocess.STDOUT)
     killed = 0
-    deadline = time.monotonic() + 200
     last: set[int] = set()
-    while process.poll() is None and time.monotonic() < deadline:
-        workers = set(workers_of(process.pid))
-        # Each run is tried twice: one that has met a kill is left alone, and so is a worker that has just started.
-        fresh = sorted(workers - last)
-        if fresh and killed < KILLS:
-            time.sleep(random_.uniform(0, 6))
-            victim = random_.choice(fresh)
-            if is_alive(victim):
-                os.kill(victim, signal.SIGKILL)
-                killed += 1
-            last |= workers
-        time.sleep(0.05)
-    found = process.communicate()[0]
+    with started(*WORDS, "--jobs", "2", "--out", str(tmp_path), stderr=subprocess.STDOUT) as process:
+        while process.poll() is None and killed < KILLS:
+            workers = set(workers_of(process.pid))
+            # Each run is tried twice: one that has met a kill is left alone, and so is a worker that has just started.
+            fresh = sorted(workers - last)
+            if fresh:
+                time.sleep(random_.uniform(0, 6))
+                victim = random_.choice(fresh)
+                if is_alive(victim):
+                    os.kill(victim, signal.SIGKILL)
+                    killed += 1
+                last |= workers
+            time.sleep(0.05)
+        found, _ = end_of(process)
     if process.returncode == 2:  # the same run was met twice
         assert "every run must end with a result" in found
         run(*WORDS, "--in-process", "--out", str(tmp_path))

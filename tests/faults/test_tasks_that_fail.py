@@ -135,7 +135,7 @@ def test_a_worker_that_dies_is_named_with_its_run_and_the_others_go_on(tmp_path:
 def test_a_run_that_hangs_is_ended(tmp_path: Path):
     mark = tmp_path / "mark"
     once = f"not os.path.exists({str(mark)!r}) and open({str(mark)!r}, 'x') and time.sleep(1000)"
-    found = compare(write(tmp_path, load=in_workers(once)), "--run-timeout", "12", code=2, apart=True).said
+    found = compare(write(tmp_path, load=in_workers(once)), "--run-timeout", "60", code=2, apart=True).said
     assert "--run-timeout" in found
     assert "the others go on" in found
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 5, "of two seeds of the base and of each modality alone"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from command import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -14,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_an_example_prints_what_its_page_says(loop: str):
     pytest.importorskip(loop, reason=f"the extra {loop} is not installed")
     script = ROOT / "examples" / "integrations" / f"{loop}_digits.py"
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     printed = [line for line in done.stdout.splitlines() if not line.startswith("{")]
     page = (ROOT / "docs" / "loops" / f"{loop}.md").read_text()

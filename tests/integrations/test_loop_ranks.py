@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from command import PATIENCE
+
 HERE = Path(__file__).parent
 
 
@@ -25,7 +27,7 @@ def test_two_processes_are_one_on_the_union(loop: str):
         str(HERE / "loop_ranks.py"),
         loop,
     ]
-    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-4000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))
     found = json.loads(line.removeprefix("FOUND "))
