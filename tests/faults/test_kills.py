@@ -110,7 +110,7 @@ def test_killing_workers_at_random_moments_changes_nothing(undisturbed: Path, tm
             # Each run is tried twice: one that has met a kill is left alone, and so is a worker that has just started.
             fresh = sorted(workers - last)
             if fresh:
-                time.sleep(random_.uniform(0, 6))
+                time.sleep(random_.uniform(0, 4) if killed else 0)  # the first at once: all may be over soon
                 victim = random_.choice(fresh)
                 if is_alive(victim):
                     os.kill(victim, signal.SIGKILL)
