@@ -55,3 +55,7 @@ class DamagedFileWarning(MsamWarning):
 
 class BalanceWarning(MsamWarning):
     """A balancing method does not do what it is meant to, under this optimizer."""
+
+
+class JoinWarning(MsamWarning):
+    """Samples of several tables do not meet though their names look alike."""

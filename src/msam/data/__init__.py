@@ -6,6 +6,7 @@ from msam.data.coloured_digits import PALETTES, load_coloured_digits, split_colo
 from msam.data.dealing import split_rows
 from msam.data.emoji import Emoji, build_emoji, load_emoji
 from msam.data.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist, read_idx
+from msam.data.named import Joined, from_mudata, join
 from msam.data.sides import DisjointSets
 from msam.data.split import Split, Splits
 from msam.data.splits import Arrays, split_arrays
@@ -20,12 +21,15 @@ __all__ = [
     "DisjointSets",
     "Emoji",
     "FashionMnist",
+    "Joined",
     "Split",
     "Splits",
     "build_emoji",
     "build_fashion_mnist",
     "find_built",
     "find_dataset",
+    "from_mudata",
+    "join",
     "load_coloured_digits",
     "load_emoji",
     "load_fashion_mnist",
