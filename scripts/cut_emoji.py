@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from msam.data.emoji import PACKAGES, Emoji, pack_emoji, read_emoji
-from msam.data.packages import fetch_package
+from msam.data.archives.packages import fetch_package
+from msam.data.sets.emoji import PACKAGES, Emoji, pack_emoji, read_emoji
 
 CONCEPTS = 120
 SIZE = 16

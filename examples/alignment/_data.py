@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msam.data.emoji import Emoji
+from msam.data.sets.emoji import Emoji
 
 BUCKETS = 4096
 """Rows of the text encoder's table, which pieces of words are hashed into; row 0 is padding."""

@@ -14,7 +14,7 @@ from _training import embed
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import image as pictures
 
-from msam.data.emoji import Emoji
+from msam.data.sets.emoji import Emoji
 
 QUERIES = 16
 FOUND = 6

@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from msam.data import build_emoji, load_emoji
-from msam.data.emoji import Emoji
+from msam.data.sets.emoji import Emoji
 from msam.optim import ShrinkageWarning
 
 HERE = Path(__file__).parent

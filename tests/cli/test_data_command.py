@@ -11,7 +11,8 @@ from rich.console import Console
 
 from msam.cli.main import main
 from msam.cli.progress import build_progress
-from msam.data import BUILT, fashion_mnist, load_fashion_mnist
+from msam.data import BUILT, load_fashion_mnist
+from msam.data.sets import fashion_mnist
 
 
 @pytest.fixture

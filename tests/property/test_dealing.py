@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msam.data import Arrays, Splits, split_arrays
-from msam.data.sides import deal_groups, deal_rows
+from msam.data.splits.sides import deal_groups, deal_rows
 from msam.errors import InvalidTypeError, InvalidValueError
 
 

@@ -27,7 +27,7 @@ def parts_of(splits: Splits) -> dict[str, Split]:
 
 def split_unscaled(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> Splits:
     with monkeypatch.context() as patch:
-        patch.setattr("msam.data.coloured_digits.standardise", lambda values, _: values)
+        patch.setattr("msam.data.sets.coloured_digits.standardise", lambda values, _: values)
         return draw(*arguments, **options)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from msam.data import CATALOG, Arrays, catalog, find_dataset, split_arrays
-from msam.data.hog_mnist import read_hog_mnist
-from msam.data.htad import read_htad
+from msam.data import CATALOG, Arrays, find_dataset, split_arrays
+from msam.data.sets import catalog
+from msam.data.sets.hog_mnist import read_hog_mnist
+from msam.data.sets.htad import read_htad
 
 
 def arrays(rows: int = 200, classes: int = 5) -> Arrays:

@@ -12,7 +12,7 @@ from command import run
 from msam.compare.recipes import CONTROLS, RECIPES
 from msam.compare.trust import row_spread
 from msam.data import Arrays, DisjointSets, Split, split_arrays, split_rows
-from msam.data.sides import FIRST_TUNING_SEED
+from msam.data.splits.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidTypeError, InvalidValueError
 from msam.fusion import EarlyFusion, late_fusion_mlp
 from msam.training import Task, evaluate, run_training

@@ -11,7 +11,7 @@ import pytest
 from msam.compare import Grid, Plan, find_out
 from msam.compare.folder import ComparisonFolder, read_lines
 from msam.compare.pool import InProcess
-from msam.data.sides import FIRST_TUNING_SEED
+from msam.data.splits.sides import FIRST_TUNING_SEED
 from msam.training.source import DatasetSource
 
 SOURCE = DatasetSource(epochs=2, rows=40)

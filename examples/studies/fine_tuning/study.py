@@ -25,7 +25,7 @@ from rich.progress import Progress
 from task import State, draw_split, load_pool, pretrain
 from tuning import EPOCHS, Row, Run, fine_tune
 
-from msam.data.packages import cache_folder
+from msam.data.archives.packages import cache_folder
 
 RECORDS = Path(__file__).parent / "records"
 CACHE = cache_folder() / "fine-tuning"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from msam.data.fashion_mnist import load_fashion_mnist
+from msam.data.sets.fashion_mnist import load_fashion_mnist
 
 CLASSES = 5
 """0 to 4 for pretraining, 5 to 9 for fine-tuning."""

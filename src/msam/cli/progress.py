@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from msam.data.packages import Report
+from msam.data.archives.packages import Report
 from msam.terminal import Console
 
 

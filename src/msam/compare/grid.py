@@ -14,7 +14,7 @@ from msam.compare.ray_worker import RayWorker, connect, count_slots
 from msam.compare.recipes import RHO, check_own, describe_own, find_recipe, is_own
 from msam.compare.records import Record, settings_digest
 from msam.compare.trials import TRIALS, TUNING_SEEDS
-from msam.data.sides import FIRST_TUNING_SEED
+from msam.data.splits.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidValueError
 from msam.training import Recipe
 from msam.training.goals import ACCURACY, CRITERIA, OWN

@@ -19,7 +19,7 @@ from msam.compare.shapes import (
     truth,
     whole,
 )
-from msam.data.sides import FIRST_TUNING_SEED
+from msam.data.splits.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidValueError
 from msam.storage import read_text
 from msam.training.goals import ACCURACY

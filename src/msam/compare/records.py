@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msam.compare.trials import Setting
-from msam.data.sides import FIRST_TUNING_SEED
+from msam.data.splits.sides import FIRST_TUNING_SEED
 from msam.storage import write_json, write_text
 from msam.training import RunResult
 from msam.training.runtime import machine, versions

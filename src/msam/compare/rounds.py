@@ -8,7 +8,7 @@ from typing import Any
 from msam.compare.recipes import alone_recipe, find_recipe, recipe_from
 from msam.compare.records import Record, RunKey
 from msam.compare.trials import Setting, choose_setting, list_trials
-from msam.data.sides import FIRST_TUNING_SEED
+from msam.data.splits.sides import FIRST_TUNING_SEED
 from msam.errors import InvalidValueError
 from msam.training import Recipe
 

@@ -1,15 +1,15 @@
 """Data sets: embedded ones, ones from extras, ones built into a cache, and splits by seed."""
 
-from msam.data.built import BUILT, BuiltSet, find_built
-from msam.data.catalog import CATALOG, Dataset, find_dataset
-from msam.data.coloured_digits import PALETTES, load_coloured_digits, split_coloured_digits
-from msam.data.dealing import split_rows
-from msam.data.emoji import Emoji, build_emoji, load_emoji
-from msam.data.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist, read_idx
 from msam.data.named import Joined, from_mudata, join
-from msam.data.sides import DisjointSets
-from msam.data.split import Split, Splits
-from msam.data.splits import Arrays, split_arrays
+from msam.data.sets.built import BUILT, BuiltSet, find_built
+from msam.data.sets.catalog import CATALOG, Dataset, find_dataset
+from msam.data.sets.coloured_digits import PALETTES, load_coloured_digits, split_coloured_digits
+from msam.data.sets.emoji import Emoji, build_emoji, load_emoji
+from msam.data.sets.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist, read_idx
+from msam.data.splits.arrays import Arrays, split_arrays
+from msam.data.splits.dealing import split_rows
+from msam.data.splits.sides import DisjointSets
+from msam.data.splits.split import Split, Splits
 
 __all__ = [
     "BUILT",

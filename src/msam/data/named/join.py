@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from msam.checks import check_type
 from msam.data.named.tables import Id, Named, Table, read_features, read_labels, show_ids
-from msam.data.split import Split
+from msam.data.splits.split import Split
 from msam.errors import InvalidStateError, InvalidValueError, JoinWarning
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msam.data.cached import is_whole
+from msam.data.archives.cached import is_whole
 from msam.errors import InvalidValueError
 
 Report = Callable[[str, int, int], None]

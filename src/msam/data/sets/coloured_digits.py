@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msam.checks import as_number, check_choice
-from msam.data.mfeat import load_mfeat
-from msam.data.sides import Rows
-from msam.data.split import Splits
-from msam.data.splits import Array, Arrays, draw_rows, pick_split, standardise
+from msam.data.sets.mfeat import load_mfeat
+from msam.data.splits.arrays import Array, Arrays, draw_rows, pick_split, standardise
+from msam.data.splits.sides import Rows
+from msam.data.splits.split import Splits
 
 Colours = NDArray[np.float64]
 """Shape ``(N, 3)``: red, green and blue, in [0, 1]."""

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from msam.checks import as_count, check_type
 from msam.contribution.nested import map_nested
-from msam.data.checks import as_labels, is_classes
-from msam.data.sides import DisjointSets
-from msam.data.split import Split, Splits
-from msam.data.splits import draw_rows
+from msam.data.splits.arrays import draw_rows
+from msam.data.splits.checks import as_labels, is_classes
+from msam.data.splits.sides import DisjointSets
+from msam.data.splits.split import Split, Splits
 from msam.errors import InvalidValueError
 
 Labels = NDArray[Any] | Sequence[Any] | Tensor

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from msam.checks import check_type
 from msam.contribution.nested import first_leaf, map_nested
-from msam.data.batches import as_batches, join_batches, read_batch
-from msam.data.split_checks import (
+from msam.data.splits.batches import as_batches, join_batches, read_batch
+from msam.data.splits.split_checks import (
     SPLITS,
     check_alike_presence,
     check_names,

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from msam.data import emoji, fashion_mnist
-from msam.data.cached import find_damage
-from msam.data.packages import Package, Report, cache_folder, licence_path
+from msam.data.archives.cached import find_damage
+from msam.data.archives.packages import Package, Report, cache_folder, licence_path
+from msam.data.sets import emoji, fashion_mnist
 from msam.errors import InvalidValueError
 
 

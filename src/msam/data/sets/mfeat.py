@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msam.data.splits import Arrays
+from msam.data.splits.arrays import Arrays
 
 
 def load_mfeat(modalities: Sequence[str]) -> Arrays:

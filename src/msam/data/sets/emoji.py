@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msam.data.cached import read_arrays
-from msam.data.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
-from msam.data.svg import draw_svg
+from msam.data.archives.cached import read_arrays
+from msam.data.archives.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
+from msam.data.archives.svg import draw_svg
 from msam.errors import InvalidValueError
 
 SIZE = 32

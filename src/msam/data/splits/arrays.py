@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msam.checks import as_count, as_number
-from msam.data.checks import as_labels, check_arrays, is_classes
-from msam.data.sides import DisjointSets, Rows, deal_groups, deal_rows
-from msam.data.split import Split, Splits
+from msam.data.splits.checks import as_labels, check_arrays, is_classes
+from msam.data.splits.sides import DisjointSets, Rows, deal_groups, deal_rows
+from msam.data.splits.split import Split, Splits
 from msam.errors import InvalidValueError
 
 Array = NDArray[np.float32]

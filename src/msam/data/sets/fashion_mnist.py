@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msam.data.cached import read_arrays
-from msam.data.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
+from msam.data.archives.cached import read_arrays
+from msam.data.archives.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
 from msam.errors import InvalidValueError
 
 PACKAGES = (

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from msam.checks import as_count, check_type
 from msam.contribution.nested import Path, map_paths
-from msam.data.checks import check_inputs, check_rows, refuse_not_finite
+from msam.data.splits.checks import check_inputs, check_rows, refuse_not_finite
 from msam.errors import InvalidValueError
 
 Leaves = dict[str, Tensor]

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from msam.data.coloured_digits import load_coloured_digits, split_coloured_digits
-from msam.data.hog_mnist import load_hog_mnist
-from msam.data.htad import load_htad
-from msam.data.mfeat import load_mfeat
-from msam.data.split import Splits
-from msam.data.splits import Arrays, split_arrays
+from msam.data.sets.coloured_digits import load_coloured_digits, split_coloured_digits
+from msam.data.sets.hog_mnist import load_hog_mnist
+from msam.data.sets.htad import load_htad
+from msam.data.sets.mfeat import load_mfeat
+from msam.data.splits.arrays import Arrays, split_arrays
+from msam.data.splits.split import Splits
 from msam.errors import InvalidValueError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from msam.data.splits import Arrays
+from msam.data.splits.arrays import Arrays
 
 _COLUMNS = {"audio": "v1_", "accel": "v2_"}
 

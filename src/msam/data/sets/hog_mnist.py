@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msam.data.splits import Arrays
+from msam.data.splits.arrays import Arrays
 
 _VIEWS = {"hog0": "View0", "hog1": "View1", "hog2": "View2", "hog3": "View3"}
 
