@@ -5,10 +5,13 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from lzma import LZMAError
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,8 +48,8 @@ _CHUNK = 1 << 20
 class Package:
     """One version of a package, known by its checksum."""
 
-    client: Literal["npm", "apt"]
-    """Who downloads it: ``npm pack`` or ``apt-get download``."""
+    client: Literal["npm", "apt", "pip"]
+    """Who downloads it: ``npm pack``, ``apt-get download`` or ``pip download``."""
     name: str
     version: str
     sha256: str
@@ -59,13 +62,16 @@ class Package:
     def archive(self) -> str:
         """The archive's file name, as the client writes it."""
         plain = self.name.removeprefix("@").replace("/", "-")
-        return f"{plain}-{self.version}.tgz" if self.client == "npm" else f"{plain}_{self.version}_all.deb"
+        endings = {"npm": f"-{self.version}.tgz", "apt": f"_{self.version}_all.deb", "pip": f"-{self.version}-py3-none-any.whl"}
+        return plain + endings[self.client]
 
     @property
     def command(self) -> tuple[str, ...]:
         """The command that downloads the archive into the folder where it runs."""
         if self.client == "npm":
             return "npm", "pack", "--loglevel=error", f"{self.name}@{self.version}"
+        if self.client == "pip":
+            return "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", f"{self.name}=={self.version}"
         return "apt-get", "download", f"{self.name}={self.version}"
 
 
@@ -186,14 +192,14 @@ def fetch_package(package: Package, folder: Path, source: Path | None = None, re
 
 def _download(package: Package, folder: Path) -> Path:
     client, *arguments = package.command
-    path = shutil.which(client)
+    start = _find_client(client)
     by_hand = f"run `{' '.join(package.command)}` on a machine that has it and give the archive's folder as --source"
-    if path is None:
+    if not start:
         raise InvalidValueError(
             f"{package.name} is downloaded by {client}, found no {client} on this machine; install it, or {by_hand}"
         )
     before = set(folder.iterdir())
-    ran = subprocess.run([path, *arguments], cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    ran = subprocess.run([*start, *arguments], cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     written = set(folder.iterdir()) - before
     if ran.returncode or len(written) != 1:
         said = "\n  ".join((ran.stderr or ran.stdout).strip().splitlines()[-5:]) or "nothing"
@@ -202,6 +208,14 @@ def _download(package: Package, folder: Path) -> Path:
             f"see what it said, or {by_hand}. It said:\n  {said}"
         )
     return written.pop()
+
+
+def _find_client(client: str) -> list[str]:
+    """Say how to start a client; pip is that of this Python, where it has one."""
+    if client == "pip" and find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    path = shutil.which(client)
+    return [] if path is None else [path]
 
 
 def _find(package: Package, source: Path) -> Path:
@@ -233,7 +247,8 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple
     """Read files of an archive, in its order, without unpacking it; nothing is written.
 
     Args:
-        archive: A ``.tgz`` as npm makes it, or a ``.deb`` (with ``data.tar`` compressed by gzip, bzip2 or xz, or not at all).
+        archive: A ``.tgz`` as npm makes it, a ``.deb`` (with ``data.tar`` compressed by gzip, bzip2 or xz, or not at all), or a
+            ``.whl``.
         wanted: Says of a path inside the archive, such as ``package/emoji.json``, whether to read it.
 
     Yields:
@@ -242,6 +257,9 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple
     Raises:
         InvalidValueError: If the archive is damaged or of another format.
     """
+    if archive.suffix == ".whl":
+        yield from _read_zip(archive, wanted)
+        return
     try:
         with archive.open("rb") as stream, tarfile.open(fileobj=_tar_of(stream, archive), mode="r|*") as tar:
             for member in tar:
@@ -254,6 +272,16 @@ def read_members(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple
         raise InvalidValueError(
             f"{archive.name} must be a whole .tgz or .deb archive, found: {error}; download it again"
         ) from error
+
+
+def _read_zip(archive: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    try:
+        with zipfile.ZipFile(archive) as whole:
+            for name in whole.namelist():
+                if wanted(name):
+                    yield name, whole.read(name)
+    except (zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+        raise InvalidValueError(f"{archive.name} must be a whole .whl archive, found: {error}; download it again") from error
 
 
 def _tar_of(stream: IO[bytes], archive: Path) -> IO[bytes]:
