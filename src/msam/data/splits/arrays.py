@@ -161,13 +161,13 @@ def draw_rows(
     labels = _labels(target, stratify)
     if disjoint is None or place is None:
         test, validation, train = _deal(len(target), sizes, generator, groups, labels)
-        chosen = _choose(train, rows, generator, labels)
+        chosen = choose_rows(train, rows, generator, labels)
     else:
         if groups is not None:
             raise InvalidValueError("disjoint training sets are dealt row by row, found groups too; leave one of them out")
         test, validation, train = _deal(len(target), sizes, np.random.default_rng(0), None, labels)
         chosen = _choose_set(train, disjoint, place, rows, labels)
-    return DrawnRows(chosen, validation, test, _with_noise(target, chosen, label_noise, generator))
+    return DrawnRows(chosen, validation, test, add_label_noise(target, chosen, label_noise, generator))
 
 
 def _sizes(total: int, validation_share: float, test_share: float) -> tuple[int, int, int]:
@@ -222,8 +222,21 @@ def _deal(
     return [order[sides[order] == side] for side in range(3)]
 
 
-def _choose(train: Rows, rows: int | None, generator: np.random.Generator, labels: Rows | None) -> Rows:
-    """Choose which training rows to keep."""
+def choose_rows(train: Rows, rows: int | None, generator: np.random.Generator, labels: Rows | None = None) -> Rows:
+    """Choose which training rows to keep.
+
+    Args:
+        train: Those there are, shuffled.
+        rows: How many; all where None.
+        generator: Of the seed.
+        labels: Of all rows, whose shares are to be kept; None to keep the first.
+
+    Returns:
+        The rows to keep.
+
+    Raises:
+        InvalidValueError: If there are not as many, or none are asked for.
+    """
     available = len(train)
     count = available if rows is None else as_count("rows", rows)
     if not 1 <= count <= available:
@@ -286,7 +299,57 @@ def standardise(values: Array, train: Rows) -> Array:
     return scaled
 
 
-def _with_noise(target: NDArray[Any], chosen: Rows, share: float, generator: np.random.Generator) -> NDArray[Any]:
+def standardise_channels(values: NDArray[Any], train: Rows) -> Array:
+    """Give every channel of pictures or signals mean 0 and standard deviation 1 over all its places in the training rows.
+
+    Args:
+        values: ``(N, channels, ...)``.
+        train: The training rows, of these N.
+
+    Returns:
+        ``(N, channels, ...)``, all rows moved and scaled alike; a channel that is constant there is centred only.
+
+    Example:
+        >>> values = np.array([[[0, 2], [5, 5]], [[4, 6], [5, 5]], [[9, 9], [7, 5]]])
+        >>> standardise_channels(values, np.array([0, 1]))[2].astype(float).round(2).tolist()
+        [[2.68, 2.68], [2.0, 0.0]]
+    """
+    centre, spread = measure_channels(values[train])
+    scaled: Array = (values.astype(np.float32) - centre) / spread
+    return scaled
+
+
+def measure_channels(values: NDArray[Any]) -> tuple[Array, Array]:
+    """Measure mean and standard deviation of every channel, over rows and places.
+
+    Args:
+        values: ``(N, channels, ...)``.
+
+    Returns:
+        What to subtract, and what to divide by then: 1 for a channel that is constant. Of shape ``(1, channels, 1, ...)``.
+    """
+    axes = (0, *range(2, values.ndim))
+    mean = values.mean(axes, keepdims=True, dtype=np.float64)
+    deviation = values.std(axes, keepdims=True, dtype=np.float64)
+    varies = values.max(axes, keepdims=True) > values.min(axes, keepdims=True)
+    return mean.astype(np.float32), np.where(varies, deviation, 1).astype(np.float32)
+
+
+def add_label_noise(target: NDArray[Any], chosen: Rows, share: float, generator: np.random.Generator) -> NDArray[Any]:
+    """Replace a share of the training labels by another class.
+
+    Args:
+        target: Of all rows.
+        chosen: The training rows.
+        share: In [0, 1].
+        generator: Of the seed.
+
+    Returns:
+        The target of the training rows, ``(len(chosen),)``.
+
+    Raises:
+        InvalidValueError: If a share is asked for, and the target is no classes.
+    """
     clean = target[chosen]
     if not is_classes(target):
         if share:
