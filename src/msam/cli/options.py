@@ -20,20 +20,21 @@ class TaskOptions:
     modalities: str = ""
     """Comma-separated modalities of the data set, such as pix,zer; its default ones if left out."""
     rows: int | None = None
-    """Training rows. Few rows leave room to improve: 200 if left out, 700 of coloured-digits."""
+    """Training rows. Few rows leave room to improve: the data set's own number if left out, 200 for most."""
     label_noise: float | None = None
-    """Share of the training labels that are replaced by a wrong class; validation and test stay clean. 0.2 if left out, 0 of
-    coloured-digits."""
+    """Share of the training labels that are replaced by a wrong class; validation and test stay clean. The data
+    set's own share if left out: 0.2 for tables, 0 for others."""
     fusion: Literal["late", "early"] = "late"
     """An encoder per modality, concatenated (late), or one MAXOUT layer over all of them (early)."""
     epochs: int | None = None
     """Passes over the training rows; the data set's own number, 30 for most, if left out. The best epoch is chosen on
     validation."""
     palette: str | None = None
-    """Of coloured-digits only: the classes' colours, corners (far apart), hues (nearer) or pastel (dim, nearest). Corners if
-    left out."""
+    """Of coloured-digits and coloured-mnist only: the classes' colours, corners (far apart), hues (nearer) or pastel (dim,
+    nearest). Corners if left out."""
     reliability: float | None = None
-    """Of coloured-digits only: share of the rows whose colour tells their class, but in the test split; 1 if left out."""
+    """Of coloured-digits and coloured-mnist only: share of the rows whose colour tells their class, but in the test split; 1
+    if left out."""
     train_sets: Literal["drawn", "disjoint"] = "drawn"
     """Whether each seed draws its own splits, or training sets have no row in common (disjoint) beside one validation and one
     test split: independent seeds, which take rows x (seeds + tuning seeds) training rows."""

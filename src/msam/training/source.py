@@ -23,8 +23,9 @@ from msam.training.task import Task
 class DatasetSource:
     """A task on a data set of the catalogue: few training rows and noisy labels leave room to improve.
 
-    What is None is the data set's own default: 200 training rows with 20 % wrong labels, and 30 epochs; of
-    coloured digits, 700 rows, none, and 10.
+    What is None is the data set's own default: 200 training rows with 20 % wrong labels, and 30 epochs; others of
+    coloured digits and of sets that are built. Tables get MLP encoders, pictures and signals small convolutional ones
+    (`msam.fusion.encoder_for`).
 
     Raises:
         InvalidValueError: From `build`, if a setting is out of its range or not one of this data set, or the data are not
@@ -44,9 +45,9 @@ class DatasetSource:
     epochs: int | None = None
     batch_size: int = 50
     palette: str | None = None
-    """Of coloured digits only: one of `msam.data.PALETTES`."""
+    """Of coloured digits and coloured MNIST only: one of `msam.data.PALETTES`."""
     reliability: float | None = None
-    """Of coloured digits only: the share of rows whose colour is right, but in the test split."""
+    """Of coloured digits and coloured MNIST only: the share of rows whose colour is right, but in the test split."""
     disjoint: DisjointSets | None = None
     """Training sets without a common row, beside one test split; None for splits that each seed draws."""
 
