@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from msam.cli.options import Data
 from msam.cli.progress import build_progress
@@ -34,8 +34,13 @@ def data(options: Data, console: Console) -> None:
         _list_data(console)
 
 
+def _columns(*names: str) -> list[Column]:
+    """Make columns that cut nothing; names of data sets, which are to be typed, stay in one line."""
+    return [Column(name, no_wrap=name == "name", overflow="fold") for name in names]
+
+
 def _list_data(console: Console) -> None:
-    table = Table("name", "modalities", "rows", "classes", "on this machine", "licence", title="Data sets")
+    table = Table(*_columns("name", "modalities", "rows", "classes", "on this machine", "licence"), title="Data sets")
     for dataset in CATALOG.values():
         names = ", ".join(dataset.modalities)
         table.add_row(dataset.name, names, str(dataset.rows), str(dataset.classes), dataset.state, dataset.licence)
@@ -46,9 +51,8 @@ def _list_data(console: Console) -> None:
 
 
 def _list_built(console: Console) -> None:
-    table = Table(
-        "name", "contents", "on this machine", "from", "licence", title="Built into the cache, for scripts of your own"
-    )
+    columns = _columns("name", "contents", "on this machine", "from", "licence")
+    table = Table(*columns, title="Built into the cache, for scripts of your own")
     others = [known for known in BUILT.values() if known.name not in CATALOG]
     for known in others:
         state = "built" if known.built else f"msam data {known.name}"
@@ -69,5 +73,5 @@ def _build(name: str, source: Path | None, console: Console) -> None:
     lines = [f"{name} {state}: {known.path} ({known.path.stat().st_size / 1e6:.1f} MB), {known.contents}"]
     verified = "" if there else ", sha256 verified"
     lines += [f"  {package.name} {package.version}{verified}: {package.licence}" for package in known.packages]
-    lines += [f"  licences in {known.licence}", f"  load it with {known.loader}"]
+    lines += [f"  licences in {known.licence}", f"  use it with {known.loader}"]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
