@@ -96,9 +96,11 @@ def test_a_row_without_numbers_is_lacking_and_one_with_some_is_refused():
         join({"t": {"a": [1.0, 2.0], "b": [np.nan, 1.0]}}, {"a": 0, "b": 1})
 
 
-def test_classes_stay_classes_where_pandas_has_made_them_floating_point():
-    joined = join({"t": frame(["a", "b", "c"])}, pd.Series({"a": 1, "b": None, "c": 0}))
+def test_a_target_keeps_its_type():
+    classes = pd.Series({"a": 1, "b": None, "c": 0})
+    joined = join({"t": frame(["a", "b", "c"])}, classes.astype("Int64"))
     assert (joined.target.dtype.kind, joined.target.tolist()) == ("i", [1, 0])
+    assert join({"t": frame(["a", "b", "c"])}, classes).target.dtype.kind == "f", "as pandas has it"
     prices = join({"t": frame(["a", "b", "c"])}, pd.Series({"a": 1.0, "b": 2.0, "c": 3.0}))
     assert prices.target.dtype.kind == "f"
     several = join({"t": frame(["a", "b"])}, frame(["b", "a"]))
@@ -188,6 +190,18 @@ def test_names_that_look_alike_are_a_warning(theirs: Any, ours: Any):
     with pytest.warns(JoinWarning, match="1 samples of the modality 't' do not meet those of the target, but look alike"):
         joined = join({"t": {"a": 1, theirs: 2}, "u": {"a": 1, ours: 3}}, {"a": 0, ours: 1})
     assert joined.lacking("t") == (ours,)
+
+
+@pytest.mark.parametrize("read", [pd.DataFrame, lambda rows: pd.DataFrame(rows)["x"]])
+def test_pandas_own_numbers_are_no_names(read: Any):
+    rows = [{"x": 1.0, "id": "p2"}, {"x": 2.0, "id": "p1"}]
+    table = read(rows)
+    with pytest.raises(InvalidValueError, match=r"found pandas' own numbers, 0 to 1, .*table\.set_index\(column\)"):
+        join({"t": table}, {0: 0, 1: 1})
+    with pytest.raises(InvalidValueError, match="the target must name its samples, found pandas' own numbers"):
+        join({"t": {0: 1.0, 1: 2.0}}, pd.Series([0, 1]))
+    numbered = read([{"x": 1.0}, {"x": 2.0}])
+    assert join({"t": numbered.set_axis(list(numbered.index))}, {1: 0, 0: 1}).inputs["t"].ravel().tolist() == [2.0, 1.0]
 
 
 def test_names_that_are_equal_meet_whatever_their_type():

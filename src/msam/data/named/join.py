@@ -128,10 +128,12 @@ def join(
     marked as lacking that modality, with zeros that nothing looks at, rather than left out or made up.
 
     Args:
-        modalities: Modality name -> a DataFrame of numbers, a Series, or a mapping of sample's name -> array, number or path. A
-            DataFrame's and a Series' index holds the names. A row that is NaN as a whole, None, or not there is lacking.
+        modalities: Modality name -> a DataFrame of numbers, a Series, or a mapping of sample's name -> array, number or path.
+            The index of a DataFrame or Series holds the names; pandas' own numbering of rows is none. A row that is NaN as a
+            whole, None, or not there is lacking.
         target: What is to be predicted, by sample's name: classes (whole numbers, or texts, which are numbered in their
-            sorted order), numbers, or a DataFrame of several. Default None: there is none, as where one only looks.
+            sorted order), numbers, or a DataFrame of several. Default None: there is none, as where one only looks. pandas
+            turns whole numbers into floating point where some are missing; ``series.astype("Int64")`` keeps them.
         groups: What samples have in common, such as the person, by sample's name; for `msam.data.split_rows`.
         require: Modalities without which a sample is left out; ``"all"`` for each. Default: any one is enough.
 

@@ -98,22 +98,26 @@ def read_labels(name: str, table: Named) -> Table:
         table: Of numbers or texts; a DataFrame of one column is that column.
 
     Returns:
-        Numbers as they are, texts as objects. Whole numbers are classes where some samples have none, as pandas turns these
-        into floating point.
+        Numbers as they are, texts as objects.
 
     Raises:
         InvalidTypeError: If it has no names.
         InvalidValueError: If a name is missing or there twice.
     """
+    if hasattr(table, "columns") and hasattr(table, "iloc") and len(table.columns) == 1:
+        table = table.iloc[:, 0]
     found = _read(name, table)
     values = found.values[:, 0] if found.values.ndim == 2 and found.values.shape[1] == 1 else found.values
-    gaps = len(found.rows) < len(table)
-    if gaps and values.dtype.kind == "f" and not (values % 1).any():
-        values = values.astype(np.int64)  # pandas turns classes into floating point where a row has none
     return Table(name, found.rows, values, found.columns)
 
 
 def _read(name: str, table: Named) -> Table:
+    index: Any = getattr(table, "index", None)
+    if type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1:
+        raise InvalidValueError(
+            f"{name} must name its samples, found pandas' own numbers, 0 to {len(index) - 1}, which follow the order of the "
+            "rows; use table.set_index(column), or, if these numbers are the names, table.set_axis(list(table.index))"
+        )
     if hasattr(table, "index") and hasattr(table, "columns"):
         ids = list(table.index)
         _check_ids(name, ids)
@@ -122,7 +126,7 @@ def _read(name: str, table: Named) -> Table:
         there = _find_whole(name, ids, values, columns)
         return _make(name, ids, there, values[there], columns)
     if hasattr(table, "index") and hasattr(table, "to_numpy"):
-        ids, entries = list(table.index), list(table.to_numpy())
+        ids, entries = list(table.index), list(table)
     elif isinstance(table, Mapping):
         ids, entries = list(table), list(table.values())
     else:
