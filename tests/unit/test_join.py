@@ -107,6 +107,38 @@ def test_a_target_keeps_its_type():
     assert several.target.tolist() == [[10, 11], [0, 1]]
 
 
+@pytest.mark.parametrize(
+    ("column", "numbers"),
+    [
+        (pd.array([1, 2], dtype="Int64"), [1, 2]),
+        (pd.array([True, False], dtype="boolean"), [1, 0]),
+        ([True, False], [1, 0]),
+        (pd.arrays.SparseArray([0.0, 2.0]), [0, 2]),
+        (np.array([3, 200], dtype=np.uint8), [3, 200]),
+    ],
+)
+def test_columns_of_any_type_of_numbers(column: Any, numbers: list[float]):
+    for more in ({}, {"y": [0.5, 0.25]}):
+        table = pd.DataFrame({"x": column, **more}, index=["a", "b"])
+        found = join({"t": table}, {"a": 0, "b": 1}).inputs["t"]
+        assert found.dtype == np.float32
+        assert found[:, 0].tolist() == numbers
+    lone = join({"t": pd.Series(column, index=["a", "b"])}, {"a": 0, "b": 1}).inputs["t"]
+    assert (lone.dtype, lone.ravel().tolist()) == (np.float32, numbers)
+
+
+def test_categories_keep_their_order():
+    sizes = pd.Series(pd.Categorical(["small", "large", "small"], categories=["none", "small", "large"]), index=["a", "b", "c"])
+    joined = join({"t": frame(["a", "b", "c"])}, sizes)
+    assert (joined.target.tolist(), joined.classes) == ([0, 1, 0], ("small", "large"))
+
+
+def test_a_split_is_a_copy():
+    joined = join({"t": frame(["a", "b"])}, {"a": 0, "b": 1})
+    joined.to_split().inputs["t"].zero_()
+    assert joined.inputs["t"][1].tolist() == [10, 11]
+
+
 def test_values_are_copied_and_integers_of_arrays_stay():
     table, tokens = frame(["a", "b"]), {"a": np.array([5, 7]), "b": np.array([1, 2])}
     joined = join({"t": table, "ids": tokens}, {"a": 0, "b": 1})
@@ -158,6 +190,8 @@ def test_paths_are_read_for_those_that_have_them():
         ({"x": 1, "y": 2}, InvalidValueError, "in common, found none: 'x', 'y' here, 'a', 'b' there; look at"),
         ({"A": 1, " b": 2}, InvalidValueError, "'A' and 'a'; ' b' and 'b' look alike; name samples alike"),
         ({}, InvalidValueError, "must hold values, found none"),
+        (pd.DataFrame(index=["a", "b"]), InvalidValueError, "must have columns of numbers, found none"),
+        (pd.Series([1, 2], index=pd.Index([["a"], ["b"]], tupleize_cols=False)), InvalidTypeError, "texts, numbers or tuples"),
     ],
 )
 def test_what_cannot_be_joined_is_named(wrong: Any, error: type[Exception], words: str):
@@ -184,7 +218,15 @@ def test_wrong_arguments():
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [("007", 7), ("7", 7), (7.0, "7"), (" b", "b"), ("B", "b"), (np.int64(12), "12")],
+    [
+        ("007", 7),
+        ("7", 7),
+        (7.0, "7"),
+        (" b", "b"),
+        ("B", "b"),
+        (np.int64(12), "12"),
+        (pd.Timestamp("2026-01-05"), "2026-01-05"),
+    ],
 )
 def test_names_that_look_alike_are_a_warning(theirs: Any, ours: Any):
     with pytest.warns(JoinWarning, match="1 samples of the modality 't' do not meet those of the target, but look alike"):

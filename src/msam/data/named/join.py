@@ -28,7 +28,7 @@ class Joined:
     target: NDArray[Any] | None = None
     """``(N, ...)``; texts are numbered as in `classes`."""
     classes: tuple[Any, ...] = ()
-    """The texts of the target, sorted; empty if it was numbers."""
+    """The texts of the target, in the order of their numbers; empty if it was numbers."""
     groups: NDArray[Any] | None = None
     """``(N,)``: what a sample has in common with others."""
     columns: Mapping[str, tuple[str, ...]] | None = None
@@ -94,8 +94,8 @@ class Joined:
                 f"the modalities of a split are numbers, found others in {objects}; read them first: "
                 f"joined.read({objects[0]!r}, function)"
             )
-        tensors = {name: torch.from_numpy(values) for name, values in self.inputs.items()}
-        lacked = {name: torch.from_numpy(there) for name, there in self.present.items() if not there.all()}
+        tensors = {name: torch.from_numpy(values).clone() for name, values in self.inputs.items()}
+        lacked = {name: torch.from_numpy(there).clone() for name, there in self.present.items() if not there.all()}
         kind = np.float32 if self.target.dtype.kind == "f" else np.int64
         return Split(tensors, torch.from_numpy(self.target.astype(kind)), lacked)
 
@@ -131,15 +131,16 @@ def join(
         modalities: Modality name -> a DataFrame of numbers, a Series, or a mapping of sample's name -> array, number or path.
             The index of a DataFrame or Series holds the names; pandas' own numbering of rows is none. A row that is NaN as a
             whole, None, or not there is lacking.
-        target: What is to be predicted, by sample's name: classes (whole numbers, or texts, which are numbered in their
-            sorted order), numbers, or a DataFrame of several. Default None: there is none, as where one only looks. pandas
-            turns whole numbers into floating point where some are missing; ``series.astype("Int64")`` keeps them.
+        target: What is to be predicted, by sample's name: classes (whole numbers, or texts, which are numbered in the order of
+            a Series' categories, else sorted), numbers, or a DataFrame of several. Default None: there is none, as where one
+            only looks. pandas turns whole numbers into floating point where some are missing; ``series.astype("Int64")`` keeps
+            them.
         groups: What samples have in common, such as the person, by sample's name; for `msam.data.split_rows`.
         require: Modalities without which a sample is left out; ``"all"`` for each. Default: any one is enough.
 
     Returns:
         The samples that have a target and a modality, in the target's order (without one, in the order in which tables name
-        them). Numbers of DataFrames are float32, a lone number is ``(N, 1)``, integers of arrays stay such.
+        them). Numbers of DataFrames and lone ones, ``(N, 1)``, are float32; integers of arrays stay such.
 
     Raises:
         InvalidTypeError: If a table does not name its samples, or a column is no number.
@@ -182,7 +183,7 @@ def join(
             _look_for_others(table, others, "the other modalities")
     ids, left_out = _choose(tables, candidates, everyone, wanted)
     gathered = {name: table.gather(ids) for name, table in tables.items()}
-    values, classes = (None, ()) if labels is None else _number(labels.gather(ids)[0])
+    values, classes = (None, ()) if labels is None else _number(labels.gather(ids)[0], target)
     return Joined(
         ids=tuple(ids),
         inputs={name: values for name, (values, _) in gathered.items()},
@@ -240,16 +241,18 @@ def _look_for_others(table: Table, candidates: Sequence[Id], what: str) -> None:
 def _plain(sample: Id) -> str:
     """Write a name without what is easily lost on the way from one file to another."""
     text = str(sample).strip().casefold()
-    text = text.removesuffix(".0") if isinstance(sample, float) else text
+    text = text.removesuffix(".0") if isinstance(sample, float) else text.removesuffix(" 00:00:00")
     return text.lstrip("0") or text
 
 
-def _number(values: NDArray[Any]) -> tuple[NDArray[Any], tuple[Any, ...]]:
-    """Number texts in their sorted order."""
+def _number(values: NDArray[Any], target: Named) -> tuple[NDArray[Any], tuple[Any, ...]]:
+    """Number texts in the order of their categories, or sorted."""
     if values.dtype != object:
         return values, ()
+    found = set(values.tolist())
+    order = getattr(getattr(target, "dtype", None), "categories", None)
     try:
-        classes = sorted(set(values.tolist()))
+        classes = sorted(found) if order is None else [label for label in order if label in found]
     except TypeError as error:
         raise InvalidValueError(f"the target must be all texts or all numbers, found a mixture: {error}") from error
     places = {text: place for place, text in enumerate(classes)}

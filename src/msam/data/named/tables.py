@@ -76,16 +76,20 @@ def read_features(name: str, table: Named) -> Table:
         table: Of numbers, or of what can be read later, such as paths.
 
     Returns:
-        Numbers in single precision, integers of arrays as they are; anything else as objects. A lone number is a row of one.
+        Numbers in single precision, a lone one as a row of one; integers of arrays, such as tokens, as they are; anything else
+        as objects.
 
     Raises:
         InvalidTypeError: If it has no names, or a column is no number.
         InvalidValueError: If a name is missing or there twice, shapes differ, or a row has some numbers only.
     """
     found = _read(name, table)
-    if found.values.dtype != object and found.values.ndim == 1:
+    if found.values.dtype == object:
+        return found
+    lone = found.values.ndim == 1
+    if lone:
         found = Table(name, found.rows, found.values[:, None], found.columns)
-    if found.values.dtype.kind == "f" or (found.columns and found.values.dtype.kind in "iub"):
+    if lone or found.columns or found.values.dtype.kind == "f":
         return Table(name, found.rows, _as_single(name, found), found.columns)
     return found
 
@@ -150,6 +154,9 @@ def _make(name: str, ids: Sequence[Id], there: NDArray[np.bool_], values: NDArra
 
 
 def _check_ids(name: str, ids: Sequence[Id]) -> None:
+    odd = [sample for sample in ids if not isinstance(sample, Hashable)]
+    if odd:
+        raise InvalidTypeError(f"names of samples must be texts, numbers or tuples, found {kind_of(odd[0])} in {name}")
     missing = [row for row, sample in enumerate(ids) if sample is None or sample != sample]
     if missing:
         raise InvalidValueError(
@@ -166,6 +173,8 @@ def _check_ids(name: str, ids: Sequence[Id]) -> None:
 
 def _numbers_of(name: str, table: Any) -> NDArray[Any]:
     """Read the numbers of a DataFrame."""
+    if not len(table.columns):
+        raise InvalidValueError(f"{name} must have columns of numbers, found none; look at how it was loaded")
     twice = [str(column) for column, count in Counter(table.columns).items() if count > 1]
     if twice:
         raise InvalidValueError(f"columns of {name} must have names of their own, found {show_ids(twice)} more than once")
@@ -177,8 +186,8 @@ def _numbers_of(name: str, table: Any) -> NDArray[Any]:
             f"columns of {name} must be numbers, found {show_ids(odd)} of {table.dtypes[odd[0]]}; leave them out, turn them "
             "into numbers, or, if one names the samples, make it the index: table.set_index(...)"
         )
-    gaps = bool(table.isna().to_numpy().any())
-    numbers: NDArray[Any] = table.to_numpy(dtype=np.float64, na_value=np.nan) if gaps else table.to_numpy()
+    whole = all(kind.kind in "iub" for kind in table.dtypes) and not table.isna().to_numpy().any()
+    numbers: NDArray[Any] = table.to_numpy(dtype=np.int64) if whole else table.to_numpy(dtype=np.float64, na_value=np.nan)
     return numbers
 
 
