@@ -8,6 +8,12 @@ Errors of your own code, and of torch or NumPy below it, are passed on as they a
         print(error)
 """
 
+import sys
+import warnings
+from pathlib import Path
+
+_INSIDE = str(Path(__file__).parent)
+
 
 class MsamError(Exception):
     """What all errors of msam have in common; raised as one of the kinds below."""
@@ -59,3 +65,18 @@ class BalanceWarning(MsamWarning):
 
 class JoinWarning(MsamWarning):
     """Samples of several tables do not meet though their names look alike."""
+
+
+def warn_caller(text: str, category: type[Warning]) -> None:
+    """Warn of the line of the user's that has led here, however many calls of this library and of torch lie between.
+
+    Args:
+        text: What to say.
+        category: The kind of warning.
+    """
+    torch = sys.modules.get("torch")
+    inside = (_INSIDE, str(Path(str(torch.__file__)).parent)) if torch is not None else (_INSIDE,)
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)

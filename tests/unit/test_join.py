@@ -131,6 +131,7 @@ def test_categories_keep_their_order():
     sizes = pd.Series(pd.Categorical(["small", "large", "small"], categories=["none", "small", "large"]), index=["a", "b", "c"])
     joined = join({"t": frame(["a", "b", "c"])}, sizes)
     assert (joined.target.tolist(), joined.classes) == ([0, 1, 0], ("small", "large"))
+    assert join({"t": frame(["a", "b", "c"])}, sizes.to_frame()).classes == ("small", "large")
 
 
 def test_a_split_is_a_copy():
@@ -208,7 +209,7 @@ def test_wrong_arguments():
         join({"t": frame(["a"])}, {"a": 0}, require=("u",))
     with pytest.raises(InvalidValueError, match="must have a group, found none of 'b'"):
         join({"t": frame(["a", "b"])}, {"a": 0, "b": 1}, {"a": "x"})
-    with pytest.raises(InvalidValueError, match="all texts or all numbers"):
+    with pytest.raises(InvalidTypeError, match="all texts or all numbers"):
         join({"t": frame(["a", "b"])}, {"a": "x", "b": 1})
     with pytest.raises(InvalidStateError, match="needs a target"):
         join({"t": frame(["a", "b"])}).to_split()
@@ -234,16 +235,52 @@ def test_names_that_look_alike_are_a_warning(theirs: Any, ours: Any):
     assert joined.lacking("t") == (ours,)
 
 
-@pytest.mark.parametrize("read", [pd.DataFrame, lambda rows: pd.DataFrame(rows)["x"]])
-def test_pandas_own_numbers_are_no_names(read: Any):
-    rows = [{"x": 1.0, "id": "p2"}, {"x": 2.0, "id": "p1"}]
-    table = read(rows)
-    with pytest.raises(InvalidValueError, match=r"found pandas' own numbers, 0 to 1, .*table\.set_index\(column\)"):
-        join({"t": table}, {0: 0, 1: 1})
-    with pytest.raises(InvalidValueError, match="the target must name its samples, found pandas' own numbers"):
+@pytest.mark.parametrize("pick", [slice(None), slice(1, None), slice(None, None, 2), [0, 2, 3]])
+def test_pandas_own_numbers_are_no_names(pick: Any):
+    table = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "id": ["d", "c", "b", "a"]}).iloc[pick]
+    for wrong in (table[["x"]], table["x"]):
+        with pytest.raises(InvalidValueError, match=r"as pandas numbers rows in their order; use table\.set_index\(column\)"):
+            join({"t": wrong}, {0: 0, 1: 1, 2: 1, 3: 0})
+    with pytest.raises(InvalidValueError, match="the target must name its samples"):
         join({"t": {0: 1.0, 1: 2.0}}, pd.Series([0, 1]))
-    numbered = read([{"x": 1.0}, {"x": 2.0}])
-    assert join({"t": numbered.set_axis(list(numbered.index))}, {1: 0, 0: 1}).inputs["t"].ravel().tolist() == [2.0, 1.0]
+    backwards = table["x"].tolist()[::-1]
+    named = join({"t": table[["x"]].rename_axis("sample")}, {3: 0, 2: 1, 1: 0, 0: 1}).inputs["t"].ravel()
+    assert named.tolist() == backwards
+    assert (
+        join({"t": table.set_index("id")}, {"a": 0, "b": 1, "c": 1, "d": 0}).inputs["t"].ravel().tolist()
+        == table["x"].tolist()[::-1]
+    )
+
+
+def test_rows_of_pandas_must_name_their_features_alike():
+    one, other = pd.Series([1.0, 2.0], index=["h", "w"]), pd.Series([3.0, 4.0], index=["w", "h"])
+    with pytest.raises(InvalidValueError, match="'h', 'w' of 'a' and 'w', 'h' of 'b'; put them into one DataFrame"):
+        join({"t": {"a": one, "b": other}}, {"a": 0, "b": 1})
+    assert join({"t": {"a": one, "b": other[["h", "w"]]}}, {"a": 0, "b": 1}).inputs["t"].tolist() == [[1, 2], [4, 3]]
+
+
+@pytest.mark.parametrize(
+    "odd", [pd.Timestamp("2026-01-05"), np.datetime64("2026-01-05"), pd.Timedelta(1, "s"), Path("x"), ["a"], np.array(["a"])]
+)
+def test_a_target_is_text_or_number(odd: Any):
+    with pytest.raises(InvalidTypeError, match="the target must be all texts or all numbers, found"):
+        join({"t": frame(["a", "b"])}, {"a": odd, "b": odd})
+
+
+def test_what_numbers_cannot_say_is_refused():
+    with pytest.raises(InvalidValueError, match="the target must be finite in single precision"):
+        join({"t": frame(["a", "b"])}, {"a": 1e300, "b": 0.5})
+    with pytest.raises(InvalidValueError, match="no masked numbers, found some of 'b'"):
+        join({"t": {"a": np.ones(2), "b": np.ma.array([1.0, 2.0], mask=[0, 1])}}, {"a": 0, "b": 1})
+    large = pd.DataFrame({"x": np.array([2**63 + 5, 1], dtype=np.uint64)}, index=["a", "b"])
+    assert join({"t": large}, {"a": 0, "b": 1}).inputs["t"][0, 0] == np.float32(2**63)
+    groups = {"a": 2**63 + 1, "b": 2**63 + 2, "c": 1}
+    assert list(join({"t": frame(["a", "b", "c"])}, {"a": 0, "b": 1, "c": 1}, groups).groups) == list(groups.values())
+    with pytest.raises(InvalidValueError, match="no name in 1 rows"):
+        join({"t": pd.Series([1, 2], index=pd.Index(["a", pd.NA], dtype="string"))}, {"a": 0, "b": 1})
+    with pytest.raises(InvalidValueError, match="no name in 1 rows"):
+        join({"t": {("a", float("nan")): 1, ("a", 1.0): 2}}, {("a", 1.0): 0})
+    assert join({"t": {"a": torch.ones(2, dtype=torch.bfloat16)}}, {"a": 1}).inputs["t"].tolist() == [[1, 1]]
 
 
 def test_names_that_are_equal_meet_whatever_their_type():

@@ -111,6 +111,12 @@ def test_what_an_outer_concatenation_did_not_measure_is_asked_for():
         assert from_mudata(data, "kind", measured={"rna": "seen"}).lacking("rna") == ("c1",)
     with pytest.raises(InvalidValueError, match=r"\(4, 3\), found \(2, 3\)"):
         from_mudata(data, "kind", measured={"rna": mask[:2]})
+    by_name = pd.DataFrame(mask, index=list(rna.obs_names), columns=list(rna.var_names)).iloc[::-1, ::-1]
+    with pytest.warns(JoinWarning, match="2 of 3 features"):
+        assert from_mudata(data, "kind", measured={"rna": by_name}).columns["rna"] == ("shared",)
+    for wrong in ("nothing", by_name.iloc[1:]):
+        with pytest.raises(InvalidValueError, match="what was measured of 'rna' must be"):
+            from_mudata(data, "kind", measured={"rna": wrong})
     mask[:, 0] = [True, True, False, False]
     with pytest.raises(InvalidValueError, match="must be measured in each cell that has any, found none of 3"):
         from_mudata(data, "kind", measured={"rna": mask})
@@ -123,6 +129,17 @@ def test_labels_of_modalities_must_agree():
     data["protein"].obs["kind"] = ["a", "a"]
     with pytest.raises(InvalidValueError, match="a cell must have one 'kind', found 'b' and, in 'protein', 'a' of 'c1'"):
         from_mudata(data, "kind")
+
+
+def test_labels_keep_their_type_and_order():
+    kinds = pd.Categorical(["low", "high"], categories=["low", "high"])
+    data = {"rna": cells(["c0", "c1"], ["g"], kind=kinds), "protein": cells(["c1", "c0"], ["p"])}
+    assert from_mudata(data, "kind").classes == ("low", "high")
+    numbered = {"rna": cells(["c0", "c1", "c2"], ["g"], kind=pd.array([1, pd.NA, 0], dtype="Int64"))}
+    joined = from_mudata(numbered, "kind")
+    assert (joined.ids, joined.target.dtype.kind, joined.target.tolist()) == (("c0", "c2"), "i", [1, 0])
+    texts = {"rna": cells(["c0", "c1"], ["g"], kind=pd.array(["a", pd.NA], dtype="string"))}
+    assert from_mudata(texts, "kind", modalities="rna").ids == ("c0",)
 
 
 def test_wrong_arguments():

@@ -54,7 +54,7 @@ ARRAYS = {
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_are_those_that_were_written_bit_by_bit(name: str):
     value = ARRAYS[name]
-    for content in (of_python2({"x": value}), *(pickle.dumps({"x": value}, protocol) for protocol in range(5))):
+    for content in (of_python2({"x": value}), *(pickle.dumps({"x": value}, protocol) for protocol in range(6))):
         found = read_pickle(content, "the file")["x"]
         # NumPy itself reads numbers of the other byte order as the same numbers in its own.
         assert (found.dtype.newbyteorder("="), found.shape) == (value.dtype.newbyteorder("="), value.shape)
@@ -94,6 +94,13 @@ def test_what_is_neither_array_nor_text_is_not_made(value: Any):
         InvalidValueError, match=r"the file must hold arrays, numbers and texts only, found [\w.]+ in it, which is not"
     ):
         read_pickle(pickle.dumps(value), "the file")
+
+
+def test_a_pickle_changes_nothing_for_the_next():
+    setting = b"\x80\x02c__builtin__\nbytes\nN}X\x04\x00\x00\x00nameX\x05\x00\x00\x00other" + b"s\x86b."
+    with pytest.raises(InvalidValueError, match=r"sets nothing, found 'name'|must be a whole pickle"):
+        read_pickle(setting, "the file")
+    assert read_pickle(pickle.dumps({"raw": b"abc"}, 2), "the file") == {"raw": b"abc"}
 
 
 @pytest.mark.parametrize("cut", [0, 1, 20, -1])

@@ -2,9 +2,11 @@
 
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from msam.errors import InvalidValueError
@@ -65,6 +67,24 @@ class _Bytes(bytes):
     """Bytes that were meant to be such."""
 
 
+class _Maker:
+    """What a pickle may call. It has nothing that a pickle could set."""
+
+    __slots__ = ("_make",)
+
+    _make: Callable[..., Any]
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_make", make)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise InvalidValueError(f"a pickle of arrays and texts sets nothing, found {name!r}; look at where the file is from")
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """Make the bytes that Python 3 writes as a text in protocols up to 2."""
     if encoding != "latin1":
@@ -78,14 +98,21 @@ def _scalar(kind: np.dtype[Any], content: bytes | str = b"") -> Any:
     return np.frombuffer(raw, dtype=kind, count=1)[0]
 
 
+def _from_buffer(content: bytes, kind: np.dtype[Any], shape: tuple[int, ...], order: str) -> NDArray[Any]:
+    """Make an array as protocol 5 writes it."""
+    found: NDArray[Any] = np.frombuffer(content, dtype=kind).reshape(shape, order="F" if order == "F" else "C").copy(order="K")
+    return found
+
+
 _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): np.empty((0,)).__reduce__()[0],
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _Bytes,  # how Python 3 writes no bytes in protocols up to 2
-    ("builtins", "bytes"): _Bytes,
+    ("numpy.core.multiarray", "scalar"): _Maker(_scalar),
+    ("numpy.core.numeric", "_frombuffer"): _Maker(_from_buffer),
+    ("_codecs", "encode"): _Maker(_encode),
+    ("__builtin__", "bytes"): _Maker(lambda: _Bytes()),  # how Python 3 writes no bytes in protocols up to 2
+    ("builtins", "bytes"): _Maker(lambda: _Bytes()),
 }
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from msam.checks import check_type
+from msam.checks import check_type, kind_of
 from msam.data.named.tables import Id, Named, Table, read_features, read_labels, show_ids
 from msam.data.splits.split import Split
-from msam.errors import InvalidStateError, InvalidValueError, JoinWarning
+from msam.errors import InvalidStateError, InvalidTypeError, InvalidValueError, JoinWarning
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Joined:
             if there
         }
         values, present = read_features(f"what was read of {name!r}", made).gather(self.ids)
-        return replace(self, inputs={**self.inputs, name: values}, present={**self.present, name: present})
+        columns = {other: names for other, names in (self.columns or {}).items() if other != name}
+        return replace(self, inputs={**self.inputs, name: values}, present={**self.present, name: present}, columns=columns)
 
     def to_split(self) -> Split:
         """Put the samples into a `msam.data.Split`, for `msam.data.split_rows` and for tasks.
@@ -143,7 +144,7 @@ def join(
         them). Numbers of DataFrames and lone ones, ``(N, 1)``, are float32; integers of arrays stay such.
 
     Raises:
-        InvalidTypeError: If a table does not name its samples, or a column is no number.
+        InvalidTypeError: If a table does not name its samples, a column is no number, or a target neither text nor number.
         InvalidValueError: If a name is missing or there twice, a modality and the target have no sample in common, a row has
             some of its numbers only, a sample has no group, or nothing is left.
 
@@ -167,7 +168,7 @@ def join(
     check_type("modalities", modalities, Mapping, "a mapping of modality name -> table", remedy="such as {'rna': frame}")
     if not modalities:
         raise InvalidValueError("a join needs modalities, found none; such as {'rna': frame, 'image': paths}")
-    wanted = list(modalities) if require == "all" else list(require)
+    wanted = list(modalities) if require == "all" else [require] if isinstance(require, str) else list(require or ())
     unknown = [name for name in wanted if name not in modalities]
     if unknown:
         raise InvalidValueError(f"require must name modalities of {list(modalities)}, found {unknown}; or write 'all'")
@@ -248,13 +249,22 @@ def _plain(sample: Id) -> str:
 def _number(values: NDArray[Any], target: Named) -> tuple[NDArray[Any], tuple[Any, ...]]:
     """Number texts in the order of their categories, or sorted."""
     if values.dtype != object:
+        with np.errstate(over="ignore"):
+            finite = values.dtype.kind != "f" or bool(np.isfinite(values.astype(np.float32)).all())
+        if not finite:
+            raise InvalidValueError("the target must be finite in single precision, found other numbers; leave these rows out")
         return values, ()
+    odd = [value for value in values.tolist() if not isinstance(value, str)]
+    if odd:
+        raise InvalidTypeError(
+            f"the target must be all texts or all numbers, found {kind_of(odd[0])}; turn it into numbers, or into texts to "
+            "make each value a class"
+        )
     found = set(values.tolist())
+    if hasattr(target, "iloc") and hasattr(target, "columns"):
+        target = target.iloc[:, 0]
     order = getattr(getattr(target, "dtype", None), "categories", None)
-    try:
-        classes = sorted(found) if order is None else [label for label in order if label in found]
-    except TypeError as error:
-        raise InvalidValueError(f"the target must be all texts or all numbers, found a mixture: {error}") from error
+    classes = sorted(found) if order is None else [label for label in order if label in found]
     places = {text: place for place, text in enumerate(classes)}
     return np.array([places[value] for value in values], dtype=np.int64), tuple(classes)
 

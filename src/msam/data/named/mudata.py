@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msam.data.named.join import Joined, join
-from msam.data.named.tables import show_ids
+from msam.data.named.tables import is_absent, show_ids
 from msam.errors import InvalidTypeError, InvalidValueError, JoinWarning
 
 
@@ -35,10 +35,11 @@ def from_mudata(
         groups: The same, of what cells have in common, such as the donor.
         modalities: Which; all if empty.
         layers: Modality name -> a layer to take in place of ``X``, or ``"obsm:KEY"`` for an embedding.
-        measured: Modality name -> which features were measured in which cells, ``(cells, features)``, boolean: an array in the
-            modality's own order, or a layer's name. An outer concatenation of sparse tables fills what was not measured with
-            zeros, which look like measurements and cannot be told from them afterwards. By this mask a cell without any
-            measured feature lacks the modality, and features that were not measured in all others are left out.
+        measured: Modality name -> which features were measured in which cells, ``(cells, features)``, boolean: a DataFrame with
+            these names, an array in the modality's own order, or a layer's name. An outer concatenation of sparse tables fills
+            what was not measured with zeros, which look like measurements and cannot be told from them afterwards. By this mask
+            a cell without any measured feature lacks the modality, and features that were not measured in all others are left
+            out.
         require: As of `join`.
 
     Returns:
@@ -55,6 +56,7 @@ def from_mudata(
     tables = dict(getattr(data, "mod", data) if hasattr(data, "mod") or isinstance(data, Mapping) else {})
     if not tables:
         raise InvalidTypeError(f"data must be a MuData, or a mapping of modality name -> AnnData, found {type(data).__name__}")
+    modalities = (modalities,) if isinstance(modalities, str) else modalities
     for what, names in (("modalities", modalities), ("layers", layers or ()), ("measured", measured or ())):
         unknown = [name for name in names if name not in tables]
         if unknown:
@@ -78,13 +80,29 @@ def _frame(name: str, table: Any, layer: str | None, measured: Any) -> Any:
 
     values, columns = _values(name, table, layer)
     if measured is not None:
-        mask = np.asarray(_dense(table.layers[measured]) if isinstance(measured, str) else measured, dtype=np.bool_)
+        mask = _mask(name, table, measured)
         if mask.shape != values.shape:
             raise InvalidValueError(
                 f"the mask of what was measured must be (cells, features) of {name!r}, {values.shape}, found {mask.shape}"
             )
         values, columns = _keep_measured(name, values, columns, mask)
     return pd.DataFrame(values, index=list(table.obs_names), columns=columns)
+
+
+def _mask(name: str, table: Any, measured: Any) -> NDArray[np.bool_]:
+    """Read which features were measured in which cells; a DataFrame's are found by name."""
+    if isinstance(measured, str):
+        if measured not in table.layers:
+            raise InvalidValueError(
+                f"what was measured of {name!r} must be a layer of {list(table.layers)}, found {measured!r}"
+            )
+        measured = table.layers[measured]
+    if hasattr(measured, "reindex"):
+        known = measured.reindex(index=list(table.obs_names), columns=list(table.var_names))
+        if known.isna().to_numpy().any():
+            raise InvalidValueError(f"what was measured of {name!r} must be told for each cell and feature, found gaps in it")
+        measured = known
+    return np.asarray(measured.toarray() if hasattr(measured, "toarray") else measured, dtype=np.bool_)
 
 
 def _keep_measured(
@@ -129,8 +147,10 @@ def _dense(values: Any) -> NDArray[np.float32]:
     return np.array(values.toarray() if hasattr(values, "toarray") else values, dtype=np.float32)
 
 
-def _column(name: str, whole: Any, tables: Mapping[str, Any]) -> dict[Any, Any]:
-    """Find a column of ``obs`` by cell."""
+def _column(name: str, whole: Any, tables: Mapping[str, Any]) -> Any:
+    """Find a column of ``obs`` by cell, with its categories where it has such."""
+    import pandas as pd
+
     frames = {} if whole is None else {"the whole": whole.obs}
     frames |= {repr(modality): table.obs for modality, table in tables.items()}
     having = {place: frame[name] for place, frame in frames.items() if name in frame.columns}
@@ -139,12 +159,15 @@ def _column(name: str, whole: Any, tables: Mapping[str, Any]) -> dict[Any, Any]:
         raise InvalidValueError(f"the column must be one of obs, {known}, found {name!r}")
     found: dict[Any, Any] = {}
     for place, series in having.items():
-        for cell, value in zip(series.index, series.to_numpy(), strict=True):
-            if value is None or value != value:
+        for cell, value in zip(series.index, list(series), strict=True):
+            if is_absent(value):
                 continue
             if found.setdefault(cell, value) != value:
                 raise InvalidValueError(
                     f"a cell must have one {name!r}, found {found[cell]!r} and, in {place}, {value!r} of {cell!r}; correct "
                     "one, or leave the modality out"
                 )
-    return found
+    first = next(iter(having.values())).dtype
+    if not hasattr(first, "categories") or not set(found.values()) <= set(first.categories):
+        return found
+    return pd.Series(pd.Categorical(list(found.values()), categories=first.categories), index=list(found))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -116,12 +117,7 @@ def read_labels(name: str, table: Named) -> Table:
 
 
 def _read(name: str, table: Named) -> Table:
-    index: Any = getattr(table, "index", None)
-    if type(index).__name__ == "RangeIndex" and index.start == 0 and index.step == 1:
-        raise InvalidValueError(
-            f"{name} must name its samples, found pandas' own numbers, 0 to {len(index) - 1}, which follow the order of the "
-            "rows; use table.set_index(column), or, if these numbers are the names, table.set_axis(list(table.index))"
-        )
+    _check_index(name, getattr(table, "index", None))
     if hasattr(table, "index") and hasattr(table, "columns"):
         ids = list(table.index)
         _check_ids(name, ids)
@@ -139,11 +135,22 @@ def _read(name: str, table: Named) -> Table:
             "names, or a mapping of name -> value"
         )
     _check_ids(name, ids)
-    there = np.array([not _is_absent(entry) for entry in entries], dtype=np.bool_)
+    there = np.array([not is_absent(entry) for entry in entries], dtype=np.bool_)
     kept = [sample for sample, has in zip(ids, there, strict=True) if has]
     values = _stack(name, kept, [entry for entry, has in zip(entries, there, strict=True) if has])
     whole = _find_whole(name, kept, values, ())
     return _make(name, kept, whole, values[whole], ())
+
+
+def _check_index(name: str, index: Any) -> None:
+    """Refuse an index that may be pandas' own numbers of the rows, or what is left of them."""
+    counted = hasattr(index, "is_monotonic_increasing") and getattr(index.dtype, "kind", "O") in "iu" and len(index)
+    if counted and getattr(index, "name", None) is None and index.is_monotonic_increasing and index.is_unique:
+        raise InvalidValueError(
+            f"{name} must name its samples, found an index without a name and numbers that go up, {index[0]} to {index[-1]}, "
+            "as pandas numbers rows in their order; use table.set_index(column), or, if the numbers are the samples' names, "
+            "table.rename_axis('sample')"
+        )
 
 
 def _make(name: str, ids: Sequence[Id], there: NDArray[np.bool_], values: NDArray[Any], columns: tuple[str, ...]) -> Table:
@@ -157,7 +164,8 @@ def _check_ids(name: str, ids: Sequence[Id]) -> None:
     odd = [sample for sample in ids if not isinstance(sample, Hashable)]
     if odd:
         raise InvalidTypeError(f"names of samples must be texts, numbers or tuples, found {kind_of(odd[0])} in {name}")
-    missing = [row for row, sample in enumerate(ids) if sample is None or sample != sample]
+    parts = [sample if isinstance(sample, tuple) else (sample,) for sample in ids]
+    missing = [row for row, sample in enumerate(parts) if any(map(is_absent, sample))]
     if missing:
         raise InvalidValueError(
             f"each row of {name} must be named, found no name in {len(missing)} rows, the first of them row {missing[0]}; "
@@ -186,15 +194,20 @@ def _numbers_of(name: str, table: Any) -> NDArray[Any]:
             f"columns of {name} must be numbers, found {show_ids(odd)} of {table.dtypes[odd[0]]}; leave them out, turn them "
             "into numbers, or, if one names the samples, make it the index: table.set_index(...)"
         )
-    whole = all(kind.kind in "iub" for kind in table.dtypes) and not table.isna().to_numpy().any()
+    whole = all(kind.kind in "ib" or (kind.kind == "u" and kind.itemsize < 8) for kind in table.dtypes)
+    whole = whole and not table.isna().to_numpy().any()
     numbers: NDArray[Any] = table.to_numpy(dtype=np.int64) if whole else table.to_numpy(dtype=np.float64, na_value=np.nan)
     return numbers
 
 
 def _stack(name: str, ids: Sequence[Id], entries: Sequence[Any]) -> NDArray[Any]:
     """Put values side by side: numbers if all are such, of one shape; objects otherwise."""
-    arrays = [_as_array(entry) for entry in entries]
-    if any(array.dtype.kind not in _NUMBERS for array in arrays):
+    _check_features(name, ids, entries)
+    arrays = [_as_array(name, sample, entry) for sample, entry in zip(ids, entries, strict=True)]
+    kinds = {array.dtype.kind for array in arrays}
+    # Signed and unsigned numbers of 64 bits together are floating point to NumPy, in which large ones are no longer told apart.
+    mixed = kinds <= set("iub") and len(kinds) > 0 and np.result_type(*{array.dtype for array in arrays}).kind == "f"
+    if mixed or any(array.dtype.kind not in _NUMBERS for array in arrays):
         objects = np.empty(len(entries), dtype=object)
         for row, entry in enumerate(entries):
             objects[row] = entry
@@ -208,17 +221,44 @@ def _stack(name: str, ids: Sequence[Id], entries: Sequence[Any]) -> NDArray[Any]
     return np.stack(arrays) if arrays else np.zeros(0)
 
 
-def _as_array(value: Any) -> NDArray[Any]:
+def _check_features(name: str, ids: Sequence[Id], entries: Sequence[Any]) -> None:
+    """Refuse rows of pandas that name their features otherwise than the first."""
+    named = [(sample, list(entry.index)) for sample, entry in zip(ids, entries, strict=True) if hasattr(entry, "iloc")]
+    for sample, features in named:
+        if features != named[0][1] or len(named) < len(entries):
+            raise InvalidValueError(
+                f"values of {name} that name their features must all name the same in the same order, found "
+                f"{show_ids(named[0][1])} of {named[0][0]!r} and {show_ids(features)} of {sample!r}; put them into one "
+                "DataFrame"
+            )
+
+
+def _as_array(name: str, sample: Id, value: Any) -> NDArray[Any]:
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if np.ma.is_masked(value):
+        raise InvalidValueError(
+            f"values of {name} must have no masked numbers, found some of {sample!r}; use array.filled(numpy.nan), and leave "
+            "out what is masked in part"
+        )
     try:
         return np.asarray(value)
     except ValueError:  # lists of several lengths
         return np.array(None, dtype=object)
 
 
-def _is_absent(entry: Any) -> bool:
-    """Tell whether an entry stands for nothing: None, NaN, pandas' NA and NaT."""
+def is_absent(entry: Any) -> bool:
+    """Tell whether an entry stands for nothing.
+
+    Args:
+        entry: Any.
+
+    Returns:
+        Whether it is None, NaN, pandas' NA or NaT, or NumPy's NaT.
+    """
+    if isinstance(entry, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(entry))
     if entry is None or type(entry).__name__ in {"NAType", "NaTType"}:
         return True
     return isinstance(entry, float | np.floating) and bool(np.isnan(entry))

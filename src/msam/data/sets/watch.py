@@ -64,14 +64,14 @@ are stored in single precision.
 
 
 def load_watch(modalities: Sequence[str], path: Path | None = None) -> Arrays:
-    """Load 2,368 windows of 2 s from 140 recordings of 10 people doing 7 exercises.
+    """Load 2,369 windows of 2 s from 140 recordings of 10 people doing 7 exercises.
 
     Args:
         modalities: Of ``accel`` (acceleration) and ``gyro`` (rotation), 3 axes of 100 samples at 50 Hz each.
         path: A file that `build_watch` wrote; the cache's if None.
 
     Returns:
-        The arrays, inputs ``(2368, 3, 100)``. `groups` is the person.
+        The arrays, inputs ``(2369, 3, 100)``. `groups` is the person.
 
     Raises:
         InvalidValueError: If it has not been built, or the file is damaged.

@@ -1,13 +1,12 @@
 """What an engine did so far: the proof that a method is active, and the warnings where it is not."""
 
-import warnings
 from math import nan
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msam.errors import PerturbationWarning, SkippedStepsWarning
+from msam.errors import PerturbationWarning, SkippedStepsWarning, warn_caller
 from msam.geometry import Geometry
 from msam.geometry.shrinking import Shrinking
 from msam.optim.engine.shrinkage import ShrinkageLog
@@ -147,7 +146,7 @@ class Account:
     def _warn_once(self, key: str, text: str, category: type[Warning]) -> None:
         if key not in self._warned:
             self._warned.add(key)
-            warnings.warn(text, category, stacklevel=6)
+            warn_caller(text, category)
 
     # -- what can be read ------------------------------------------------------------------------------------------------
 

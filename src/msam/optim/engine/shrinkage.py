@@ -1,13 +1,12 @@
 """The log of how much a metric with the slope in it shortens perturbations, and the warning where it does not."""
 
-import warnings
 from collections import deque
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from msam.errors import MsamWarning
+from msam.errors import MsamWarning, warn_caller
 from msam.geometry import Geometry
 from msam.geometry.shrinking import Shrinking
 from msam.geometry.vectors import to_float
@@ -73,12 +72,11 @@ class ShrinkageLog:
         if median <= NEARLY_ONE:
             return
         self._warned = True
-        warnings.warn(
+        warn_caller(
             f"the slope in the metric should shorten perturbations, found a median shrinkage of {median:.4g} over the last "
             f"{len(recent)} of them: the method is indistinguishable from SAM here (from ASAM, for the adaptive one); use a "
             "larger alpha, a loss that is summed over the batch instead of averaged, or SAM itself",
             ShrinkageWarning,
-            stacklevel=6,
         )
 
     def state_dict(self) -> dict[str, Any]:
