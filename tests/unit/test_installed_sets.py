@@ -183,6 +183,13 @@ def test_pictures_are_coloured_and_the_test_images_are_fixed(digits: Any):
     assert not torch.equal(whole.train.inputs["coloured"], splits.train.inputs["coloured"])
 
 
+@pytest.mark.parametrize("counts", [(90_000, 60), (350, 60), (60, 60), (-5, 60), (300, -1), (300, 0)])
+def test_images_for_each_split_are_there(counts: tuple[int, int], digits: Any):
+    images, validation = counts
+    with pytest.raises(InvalidValueError, match=r"training_images must|validation_rows must"):
+        coloured_mnist.split_coloured_mnist(digits, 0, training_images=images, validation_rows=validation)
+
+
 def told_by_colour(rows: Any) -> float:
     """The share of rows whose class is that of the nearest mean of the training rows' colours."""
     colours = rows.inputs["coloured"].amax((2, 3))

