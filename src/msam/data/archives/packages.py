@@ -57,12 +57,14 @@ class Package:
     licence: str
     size: int
     """Of the archive, in bytes."""
+    tag: str = "py3-none-any"
+    """Of a wheel: Python, ABI and platform, as its file name has them."""
 
     @property
     def archive(self) -> str:
         """The archive's file name, as the client writes it."""
         plain = self.name.removeprefix("@").replace("/", "-")
-        endings = {"npm": f"-{self.version}.tgz", "apt": f"_{self.version}_all.deb", "pip": f"-{self.version}-py3-none-any.whl"}
+        endings = {"npm": f"-{self.version}.tgz", "apt": f"_{self.version}_all.deb", "pip": f"-{self.version}-{self.tag}.whl"}
         return plain + endings[self.client]
 
     @property

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msam.data.archives.cached import find_damage
 from msam.data.archives.packages import Package, Report, cache_folder, licence_path
-from msam.data.sets import coloured_mnist, emoji, fashion_mnist, watch
+from msam.data.sets import coloured_mnist, emoji, fashion_mnist, hanzi, watch
 from msam.errors import InvalidValueError
 
 
@@ -86,6 +86,15 @@ BUILT: dict[str, BuiltSet] = {
             file=watch.FILE,
             build=watch.build_watch,
             loader="msam compare --dataset watch",
+        ),
+        BuiltSet(
+            name="hanzi",
+            title="Hanzi: a written character and its syllable spoken, whose tone is to be told",
+            contents="6355 characters of 32 x 32, 2320 recordings of two speakers",
+            packages=hanzi.PACKAGES,
+            file=hanzi.FILE,
+            build=hanzi.build_hanzi,
+            loader="msam compare --dataset hanzi",
         ),
     )
 }

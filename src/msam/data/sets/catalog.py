@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from msam.data.archives.packages import cache_folder
-from msam.data.sets import coloured_mnist, watch
+from msam.data.sets import coloured_mnist, hanzi, watch
 from msam.data.sets.coloured_digits import load_coloured_digits, split_coloured_digits
 from msam.data.sets.hog_mnist import load_hog_mnist
 from msam.data.sets.htad import load_htad
@@ -179,6 +179,22 @@ CATALOG: dict[str, Dataset] = {
             file=watch.FILE,
             training_rows=1500,
             epochs=20,
+            label_noise=0.0,
+        ),
+        Dataset(
+            name="hanzi",
+            title="Hanzi: the tone of a spoken syllable, beside a written character that tells nothing of it",
+            modalities=("audio", "glyph"),
+            default=("audio", "glyph"),
+            rows=6355,
+            classes=hanzi.TONES,
+            licence="; ".join(dict.fromkeys(package.licence for package in hanzi.PACKAGES)),
+            source="the packages gcin-voice, fonts-wqy-zenhei, fonts-arphic-ukai, fonts-arphic-uming and pypinyin",
+            loader=hanzi.load_hanzi,
+            split=hanzi.split_hanzi,
+            file=hanzi.FILE,
+            training_rows=1500,
+            epochs=15,
             label_noise=0.0,
         ),
     )
