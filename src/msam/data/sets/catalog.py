@@ -193,8 +193,8 @@ CATALOG: dict[str, Dataset] = {
             loader=hanzi.load_hanzi,
             split=hanzi.split_hanzi,
             file=hanzi.FILE,
-            training_rows=1500,
-            epochs=15,
+            training_rows=400,
+            epochs=20,
             label_noise=0.0,
         ),
     )

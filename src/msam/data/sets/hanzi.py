@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from msam.data.archives.cached import read_arrays
 from msam.data.archives.packages import Package, Report, build_once, cache_folder, read_members, silent
-from msam.data.sets.decoding import read_sound
 from msam.data.sets.mandarin import NEUTRAL, read_pinyin, read_zhuyin
+from msam.data.sets.steps import as_steps
 from msam.data.splits.arrays import Arrays, draw_rows, pick_split, standardise_channels
 from msam.data.splits.split import Splits
 from msam.errors import InvalidValueError
@@ -82,8 +82,6 @@ _SPEAKERS = ("3", "5")
 _UNIFIED = range(0x4E00, 0xA000)
 """Code points of the characters that are used."""
 _RATE, _WINDOW, _HOP = 44_100, 2048, 768
-_DECIBELS = 60
-"""Below a recording's loudest; what is softer counts as silence."""
 _LICENCE = """# Hanzi
 
 Characters as three fonts draw them, and recordings of Mandarin syllables. Each part keeps its own licence.
@@ -92,8 +90,8 @@ Characters as three fonts draw them, and recordings of Mandarin syllables. Each 
 |---|---|---|---|
 | recordings of speaker 3 | 2014 Edward Der-Hua Liu | Debian `gcin-voice` 0~20170223-3, files `3.ogg` | GPL-3 or LGPL-3 |
 | recordings of speaker 5 | Chu Lo (voice) and the recording group of ChionMeilin | the same, files `5.ogg` | CC-BY-3.0 |
-| characters of font 0 | 2007-2009 Qianqian Fang and the WenQuanYi project, with others | Debian `fonts-wqy-zenhei` 0.9.45-8 | GPL-2 \
-with font embedding exception; M+ Fonts License |
+| characters of font 0 | 2007-2009 Qianqian Fang and the WenQuanYi project, with others | Debian `fonts-wqy-zenhei` 0.9.45-8 \
+| GPL-2 with font embedding exception; M+ Fonts License |
 | characters of fonts 1 and 2 | 1999 Arphic Technology Co., Ltd.; changed by Arne Goetje | Debian `fonts-arphic-ukai` \
 0.2.20080216.2-5 and `fonts-arphic-uming` 0.2.20080216.2-11 | Arphic Public License |
 | readings of the characters | mozillazg and the contributors of pinyin-data | PyPI `pypinyin` 0.55.0 | MIT |
@@ -101,14 +99,13 @@ with font embedding exception; M+ Fonts License |
 The licences' texts are in the packages, and at gnu.org/licenses (GPL, LGPL), creativecommons.org/licenses/by/3.0/legalcode
 (CC-BY-3.0) and spdx.org/licenses/Arphic-1999.html.
 
-**Changes made here.** Recordings are stored as spectrograms of 40 bands and 36 frames with 256 steps, from which speech cannot be
-heard again; characters as pictures of 32 x 32 pixels. Which characters are used, in which font and with whose voice is drawn
-when the set is built, always alike.
+**Changes made here.** Recordings are stored as spectrograms of 40 bands and 36 frames with 256 steps, characters as pictures of
+32 x 32 pixels. Which characters are used, in which font and with whose voice is drawn when the set is built, always alike.
 """
 
 
 def load_hanzi(modalities: Sequence[str], path: Path | None = None) -> Arrays:
-    """Load 6,355 characters, each in one of three fonts and with its syllable by one of two speakers; the target is the tone.
+    """Load 6,355 characters, each in one of three fonts, with its syllable by one of two speakers; the target is the tone.
 
     Args:
         modalities: Of ``audio``, spectrograms in decibels, and ``glyph``, pictures of the character.
@@ -125,11 +122,9 @@ def load_hanzi(modalities: Sequence[str], path: Path | None = None) -> Arrays:
     """
     path = cache_folder() / FILE if path is None else path
     arrays = read_arrays(path, "Hanzi", "msam data hanzi", ["glyphs", "recordings", "recording", "tones", "syllables"])
-    parts = {
-        "audio": lambda: arrays["recordings"][arrays["recording"]][:, None],
-        "glyph": lambda: arrays["glyphs"][:, None],
-    }
-    return Arrays({name: parts[name]() for name in modalities}, arrays["tones"].astype(np.int64) - 1, arrays["syllables"])
+    inputs = {name: arrays["glyphs"] if name == "glyph" else arrays["recordings"][arrays["recording"]] for name in modalities}
+    with_channel = {name: np.expand_dims(values, 1) for name, values in inputs.items()}
+    return Arrays(with_channel, arrays["tones"].astype(np.int64) - 1, arrays["syllables"])
 
 
 def split_hanzi(arrays: Arrays, seed: int, *, rows: int | None = None, label_noise: float = 0.0) -> Splits:
@@ -216,16 +211,17 @@ def _read_member(archive: Path, member: str, progress: Report) -> bytes:
 
 
 def _spectrogram(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Measure decibels of a recording's lowest bands, relative to its loudest place, in 256 steps; silence follows its end."""
+    """Measure a recording's lowest bands, in 256 steps; silence follows its end."""
+    from msam.data.media.sound import read_sound, to_mono
+    from msam.data.media.spectrograms import log_spectrogram
+
     sound = read_sound(content, name)
     if sound.rate != _RATE:
         raise InvalidValueError(f"{name} must have {_RATE} samples a second, found {sound.rate}; download its package again")
-    samples = sound.samples.mean(0)
-    padded = np.pad(samples, (0, max(0, _WINDOW + _HOP * (FRAMES - 1) - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP][:FRAMES]
-    size = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW), axis=1))[:, :BANDS].T
-    decibels = 20 * np.log10(np.maximum(size, 1e-12) / max(size.max(), 1e-9))
-    return np.round(255 * np.clip(1 + decibels / _DECIBELS, 0, 1)).astype(np.uint8)
+    heard = np.zeros(_WINDOW + _HOP * (FRAMES - 1), dtype=np.float32)
+    samples = to_mono(sound.samples)[: len(heard)]
+    heard[: len(samples)] = samples
+    return as_steps(log_spectrogram(heard, _WINDOW, _HOP, centred=False)[:BANDS])
 
 
 def _pair(
@@ -244,7 +240,9 @@ def _pair(
         for character in generator.permutation(characters)[:CHARACTERS].tolist()
     ]
     if not rows:
-        raise InvalidValueError("some characters must be in all fonts and have a recording, found none; download the packages again")
+        raise InvalidValueError(
+            "some characters must be in all fonts and have a recording, found none; download the packages again"
+        )
     bases = sorted({syllable for _, (syllable, _), *_ in rows})
     return {
         "glyphs": _draw([(character, font) for character, _, font, _ in rows], fonts),
