@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     source._build_dataset_task.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def built(archives: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hanzi")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(hanzi, "CHARACTERS", 8)
+        put_all(folder, hanzi, archives, monkeypatch)
+        return hanzi.build_hanzi(folder, source=folder)
+
+
 @pytest.fixture
-def arrays(tmp_path: Path, cache: Path, archives: list[bytes], monkeypatch: pytest.MonkeyPatch) -> Any:
-    put_all(tmp_path, hanzi, archives, monkeypatch)
-    assert hanzi.build_hanzi(source=tmp_path).parent == cache
+def arrays(built: Path, cache: Path) -> Any:
+    shutil.copytree(built.parent, cache)
     return hanzi.load_hanzi(["audio", "glyph"])
 
 
@@ -140,7 +149,7 @@ def test_pinyin_is_read(written: str, syllable: tuple[str, int]):
     assert read_pinyin(written) == syllable
 
 
-def test_characters_with_one_reading_in_all_fonts_get_a_recording(arrays: Any, cache: Path):
+def test_characters_with_one_reading_in_all_fonts_get_a_recording(arrays: Any, built: Path):
     # Of ten characters one has two readings, and one is lacking in two fonts.
     assert {name: values.shape for name, values in arrays.inputs.items()} == {
         "audio": (256, 1, hanzi.BANDS, hanzi.FRAMES),
@@ -148,17 +157,17 @@ def test_characters_with_one_reading_in_all_fonts_get_a_recording(arrays: Any, c
     }
     assert np.bincount(arrays.target).tolist() == [64] * 4
     assert np.bincount(arrays.groups).tolist() == [32] * 8
-    with np.load(cache / hanzi.FILE) as built:
-        assert sorted(built["names"].tolist()) == sorted(BASES.values())
-        codes = built["characters"] - FIRST
-        numbers = [list(BASES.values()).index(built["names"][syllable]) for syllable in built["syllables"]]
+    with np.load(built) as found:
+        assert sorted(found["names"].tolist()) == sorted(BASES.values())
+        codes = found["characters"] - FIRST
+        numbers = [list(BASES.values()).index(found["names"][syllable]) for syllable in found["syllables"]]
         assert (codes // 100).tolist() == numbers
-        assert (codes // 10 % 10).tolist() == built["tones"].tolist()
+        assert (codes // 10 % 10).tolist() == found["tones"].tolist()
         assert len(set(codes.tolist())) == 256
         assert not {0, 1} & set((codes % 10).tolist())
-        assert set(built["fonts"].tolist()) == {0, 1, 2}
-        alone = (built["tones"] == 4) & (built["names"][built["syllables"]] == "zhi")
-        assert set(built["speakers"][alone].tolist()) == {0}, "the only speaker of that syllable"
+        assert set(found["fonts"].tolist()) == {0, 1, 2}
+        alone = (found["tones"] == 4) & (found["names"][found["syllables"]] == "zhi")
+        assert set(found["speakers"][alone].tolist()) == {0}, "the only speaker of that syllable"
     # 21.5 Hz a band: the pitch stands where its tone has it.
     loudest = arrays.inputs["audio"][:, 0, :, 0].argmax(1)
     assert [int(loudest[arrays.target == tone].mean() / 7) for tone in range(4)] == [1, 2, 3, 4]

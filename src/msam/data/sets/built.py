@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msam.data.archives.cached import find_damage
 from msam.data.archives.packages import Package, Report, cache_folder, licence_path
-from msam.data.sets import coloured_mnist, emoji, fashion_mnist, hanzi, watch
+from msam.data.sets import coloured_mnist, emoji, fashion_mnist, hanzi, stamps, watch
 from msam.errors import InvalidValueError
 
 
@@ -90,11 +90,20 @@ BUILT: dict[str, BuiltSet] = {
         BuiltSet(
             name="hanzi",
             title="Hanzi: a written character and its syllable spoken, whose tone is to be told",
-            contents="6355 characters of 32 x 32, 2320 recordings of two speakers",
+            contents="3764 characters of 32 x 32, 2320 recordings of two speakers",
             packages=hanzi.PACKAGES,
             file=hanzi.FILE,
             build=hanzi.build_hanzi,
             loader="msam compare --dataset hanzi",
+        ),
+        BuiltSet(
+            name="stamps",
+            title="Stamps of Tux Paint: a picture, its caption, and its description spoken in six languages",
+            contents="507 stamps of eight categories: pictures of 32 x 32, texts, spectrograms of 2 s",
+            packages=stamps.PACKAGES,
+            file=stamps.FILE,
+            build=stamps.build_stamps,
+            loader="msam compare --dataset stamps",
         ),
     )
 }

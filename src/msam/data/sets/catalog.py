@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from msam.data.archives.packages import cache_folder
-from msam.data.sets import coloured_mnist, hanzi, watch
+from msam.data.sets import coloured_mnist, hanzi, stamps, watch
 from msam.data.sets.coloured_digits import load_coloured_digits, split_coloured_digits
 from msam.data.sets.hog_mnist import load_hog_mnist
 from msam.data.sets.htad import load_htad
@@ -186,7 +186,7 @@ CATALOG: dict[str, Dataset] = {
             title="Hanzi: the tone of a spoken syllable, beside a written character that tells nothing of it",
             modalities=("audio", "glyph"),
             default=("audio", "glyph"),
-            rows=6355,
+            rows=3764,
             classes=hanzi.TONES,
             licence="; ".join(dict.fromkeys(package.licence for package in hanzi.PACKAGES)),
             source="the packages gcin-voice, fonts-wqy-zenhei, fonts-arphic-ukai, fonts-arphic-uming and pypinyin",
@@ -195,6 +195,22 @@ CATALOG: dict[str, Dataset] = {
             file=hanzi.FILE,
             training_rows=400,
             epochs=20,
+            label_noise=0.0,
+        ),
+        Dataset(
+            name="stamps",
+            title="Stamps: what category a picture, its caption and its description, spoken, are of",
+            modalities=("picture", "caption", *stamps.LANGUAGES),
+            default=("picture", "caption", "french"),
+            rows=507,
+            classes=len(stamps.CATEGORIES),
+            licence=stamps.PACKAGES[0].licence,
+            source="B. Kendrick and the contributors of Tux Paint; the package tuxpaint-stamps-default",
+            loader=stamps.load_stamps,
+            split=stamps.split_stamps,
+            file=stamps.FILE,
+            training_rows=240,
+            epochs=30,
             label_noise=0.0,
         ),
     )

@@ -66,7 +66,7 @@ SIZE = 32
 """Pixels of a character's side."""
 BANDS, FRAMES = 40, 36
 """Of a spectrogram: bands of 21.5 Hz from 0 to 861 Hz, and frames of 17.4 ms, 0.63 s."""
-CHARACTERS = 8
+CHARACTERS = 4
 """At most so many of one syllable and tone."""
 TONES = 4
 
@@ -105,14 +105,14 @@ The licences' texts are in the packages, and at gnu.org/licenses (GPL, LGPL), cr
 
 
 def load_hanzi(modalities: Sequence[str], path: Path | None = None) -> Arrays:
-    """Load 6,355 characters, each in one of three fonts, with its syllable by one of two speakers; the target is the tone.
+    """Load 3,764 characters, each in one of three fonts, with its syllable by one of two speakers; the target is the tone.
 
     Args:
         modalities: Of ``audio``, spectrograms in decibels, and ``glyph``, pictures of the character.
         path: A file that `build_hanzi` wrote; the cache's if None.
 
     Returns:
-        The arrays, uint8: ``audio`` of shape ``(6355, 1, 40, 36)``, ``glyph`` of ``(6355, 1, 32, 32)``; tones 0 to 3. `groups`
+        The arrays, uint8: ``audio`` of shape ``(3764, 1, 40, 36)``, ``glyph`` of ``(3764, 1, 32, 32)``; tones 0 to 3. `groups`
         is the syllable without its tone.
 
     Raises:
