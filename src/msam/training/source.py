@@ -48,6 +48,8 @@ class DatasetSource:
     """Of coloured digits and coloured MNIST only: one of `msam.data.PALETTES`."""
     reliability: float | None = None
     """Of coloured digits and coloured MNIST only: the share of rows whose colour is right, but in the test split."""
+    noise: float | None = None
+    """Of AV digits only: the level of the noise relative to the words in decibels, -100 to 100."""
     disjoint: DisjointSets | None = None
     """Training sets without a common row, beside one test split; None for splits that each seed draws."""
 
@@ -58,8 +60,9 @@ class DatasetSource:
             JSON-able; those of a data set stay the same when another one gets settings of its own.
 
         Raises:
-            InvalidTypeError: If the reliability is no number.
-            InvalidValueError: If the data set is unknown or has no setting that was given, or the reliability is not in [0, 1].
+            InvalidTypeError: If the reliability or the noise is no number.
+            InvalidValueError: If the data set is unknown or has no setting that was given, or the reliability or the noise is
+                out of its range.
         """
         dataset = find_dataset(self.dataset)
         return {
@@ -86,7 +89,8 @@ class DatasetSource:
 
     def _options(self, dataset: Dataset) -> dict[str, Any]:
         share = None if self.reliability is None else as_number("reliability", self.reliability, 0, 1, bounds="[]")
-        given: dict[str, Any] = {"palette": self.palette, "reliability": share}
+        level = None if self.noise is None else as_number("noise", self.noise, -100, 100, bounds="[]")
+        given: dict[str, Any] = {"palette": self.palette, "reliability": share, "noise": level}
         for name, value in given.items():
             if value is not None and name not in dataset.options:
                 having = [other.name for other in CATALOG.values() if name in other.options]

