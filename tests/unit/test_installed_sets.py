@@ -211,7 +211,7 @@ def test_colours_tell_the_class_where_they_should(digits: Any):
 
 @pytest.mark.usefixtures("cache")
 def test_a_set_that_is_not_built_says_how():
-    for name in ("watch", "coloured-mnist"):
+    for name in ("watch", "coloured-mnist", "stamps"):
         dataset = find_dataset(name)
         assert (dataset.installed, dataset.state) == (False, f"msam data {name}")
         with pytest.raises(InvalidValueError, match=f"run: msam data {name}"):

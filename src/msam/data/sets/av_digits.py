@@ -27,7 +27,7 @@ ACCENTS = ("en-us", "en", "en-029", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x
 ACCENTS_OF_A_VOICE = 4
 SIZE = 7
 """Pixels of a picture's side, each the mean of 4 x 4 of MNIST's."""
-IMAGE_NOISE = 0.35
+IMAGE_NOISE = 0.25
 """Standard deviation of what is added to pixels between 0 and 1."""
 
 _LOUDEST = 30_000
@@ -91,7 +91,7 @@ def split_av_digits(
 ) -> Splits:
     """Deal voices to training (a half), validation and test (a quarter each), and make pictures and words noisy.
 
-    Each word is put at a random place of a clip of 1.2 s, and pink noise is added. No voice is in two splits, nor a relative of
+    Each word is put at a random place of a clip of 1 s, and pink noise is added. No voice is in two splits, nor a relative of
     it, and no picture; test pictures are of other writers.
 
     Args:
@@ -103,7 +103,7 @@ def split_av_digits(
             signal-to-noise ratio of -10 dB).
 
     Returns:
-        The splits, float32: ``image`` of shape ``(B, 1, 7, 7)``, ``audio`` a log-mel spectrogram of ``(B, 1, 32, 61)``, with
+        The splits, float32: ``image`` of shape ``(B, 1, 7, 7)``, ``audio`` a log-mel spectrogram of ``(B, 1, 32, 41)``, with
         mean 0 and standard deviation 1 over the training rows.
 
     Raises:

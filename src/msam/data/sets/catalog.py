@@ -228,7 +228,7 @@ CATALOG: dict[str, Dataset] = {
             file=av_digits.FILE,
             options={"noise": 0.0},
             training_rows=1000,
-            epochs=15,
+            epochs=10,
             label_noise=0.0,
         ),
     )
