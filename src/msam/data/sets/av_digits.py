@@ -24,7 +24,7 @@ FILE = "av-digits.npz"
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ACCENTS = ("en-us", "en", "en-029", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp")
 """American, British, Caribbean, Scottish, Lancastrian, West Midlands and Received Pronunciation, by the engine's names."""
-ACCENTS_OF_A_VOICE = 4
+ACCENTS_OF_A_VOICE = 3
 SIZE = 7
 """Pixels of a picture's side, each the mean of 4 x 4 of MNIST's."""
 IMAGE_NOISE = 0.25
@@ -54,7 +54,7 @@ second, made equally loud, and cut where it is silent before and after. Noise is
 
 
 def load_av_digits(modalities: Sequence[str], path: Path | None = None) -> Arrays:
-    """Load 4,160 words, ten digits by each of 104 synthetic voices in four accents, each with a picture of its digit.
+    """Load 3,120 words, ten digits by each of 104 synthetic voices in three accents, each with a picture of its digit.
 
     A row's picture is one of MNIST's training images where its voice is used for training or validation, and one of the test
     images where it is used for the test: both are there, and `split_av_digits` chooses.
@@ -64,7 +64,7 @@ def load_av_digits(modalities: Sequence[str], path: Path | None = None) -> Array
         path: A file that `build_av_digits` wrote; the cache's if None.
 
     Returns:
-        The arrays: ``image`` of shape ``(4160, 2, 7, 7)``, uint8; ``audio`` of ``(4160, n)``, int16, words at 8,000 samples a
+        The arrays: ``image`` of shape ``(3120, 2, 7, 7)``, uint8; ``audio`` of ``(3120, n)``, int16, words at 8,000 samples a
         second with silence after them. `groups` numbers families of voices, such as one with its variations.
 
     Raises:
@@ -91,8 +91,8 @@ def split_av_digits(
 ) -> Splits:
     """Deal voices to training (a half), validation and test (a quarter each), and make pictures and words noisy.
 
-    Each word is put at a random place of a clip of 1 s, and pink noise is added. No voice is in two splits, nor a relative of
-    it, and no picture; test pictures are of other writers.
+    Each word is put at a random place of a clip of 1 s, and pink noise is added, of a track that each split has for itself. No
+    voice is in two splits, nor a relative of it, and no picture; test pictures are of other writers.
 
     Args:
         arrays: Of `load_av_digits`.
@@ -110,7 +110,7 @@ def split_av_digits(
         InvalidTypeError: If a share or level is no number.
         InvalidValueError: If one of them or the number of rows is out of its range.
 
-    Cost: Fourier transforms of the clips of all splits, 1 to 2 s, whenever a seed's splits are drawn.
+    Cost: Fourier transforms of the clips of all splits, about a second, whenever a seed's splits are drawn.
     """
     noise = as_number("noise", noise, -100, 100, bounds="[]")
     label_noise = as_number("label_noise", label_noise, 0, 1, bounds="[]")
@@ -169,7 +169,7 @@ def build_av_digits(folder: Path | None = None, source: Path | None = None, prog
 
     Source: the packages `PACKAGES`. The engine is free software under the GPL: it runs in processes of its own.
 
-    Cost: a process for each of 4,160 words, some minutes.
+    Cost: a process for each of 3,120 words, some minutes.
     """
 
     def make(archives: Mapping[str, Path]) -> dict[str, NDArray[Any]]:

@@ -108,7 +108,7 @@ BUILT: dict[str, BuiltSet] = {
         BuiltSet(
             name="av-digits",
             title="AV digits: a handwritten digit, coarse and noisy, and the digit said by a synthetic voice in noise",
-            contents="4160 words by 104 synthetic voices, 2 x 4160 pictures of 7 x 7",
+            contents="3120 words by 104 synthetic voices, 2 x 3120 pictures of 7 x 7",
             packages=av_digits.PACKAGES,
             file=av_digits.FILE,
             build=av_digits.build_av_digits,

@@ -17,6 +17,7 @@ FLOOR = 1e-3
 
 _WINDOW, _HOP = 256, 200
 _CHUNK = 256
+_TRACK = 60 * RATE
 
 
 def mix_clips(words: NDArray[Any], noise: float, generator: np.random.Generator) -> Array:
@@ -25,7 +26,7 @@ def mix_clips(words: NDArray[Any], noise: float, generator: np.random.Generator)
     Args:
         words: ``(N, n)`` with n at most `CLIP`, zeros after a word's end.
         noise: Level relative to the word in decibels, by mean powers over the word's own length and the whole clip.
-        generator: Decides places and noise.
+        generator: Decides places and noise: each clip's is a second of one track of a minute.
 
     Returns:
         ``(N, CLIP)``; words have a mean power of 1.
@@ -35,24 +36,25 @@ def mix_clips(words: NDArray[Any], noise: float, generator: np.random.Generator)
         >>> quiet.shape, round(float(np.square(quiet).sum()), 3)
         ((1, 8000), 2.0)
     """
-    lengths = (words != 0).cumsum(1).argmax(1) + 1
+    lengths = words.shape[1] - (words[:, ::-1] != 0).argmax(1)
     starts = generator.integers(0, CLIP - lengths + 1)
-    scale = np.sqrt(lengths / np.square(words.astype(np.float64)).sum(1))
     clips = _pink(len(words), generator) * np.float32(10 ** (noise / 20))
-    for clip, word, start, length, factor in zip(clips, words, starts, lengths, scale, strict=True):
-        clip[start : start + length] += word[:length] * np.float32(factor)
+    for clip, word, start, length in zip(clips, words, starts, lengths, strict=True):
+        said = word[:length].astype(np.float32)
+        clip[start : start + length] += said * np.float32(np.sqrt(length / np.square(said).sum()))
     return clips
 
 
 def _pink(count: int, generator: np.random.Generator) -> Array:
-    """Draw noise with a mean power of 1, from 20 Hz."""
+    """Cut clips of noise, each with a mean power of 1, from a track that begins at 20 Hz."""
     from scipy import fft
 
-    frequencies = fft.rfftfreq(CLIP, 1 / RATE)
+    frequencies = fft.rfftfreq(_TRACK, 1 / RATE)
     shape = np.where(frequencies >= 20, 1 / np.sqrt(np.maximum(frequencies, 20)), 0).astype(np.float32)
-    drawn = generator.standard_normal((count, 2 * len(shape)), dtype=np.float32).view(np.complex64)
-    noise = fft.irfft(drawn * shape, CLIP, axis=1)
-    scaled: Array = noise / np.sqrt(np.square(noise).mean(1, keepdims=True))
+    drawn = generator.standard_normal(2 * len(shape), dtype=np.float32).view(np.complex64)
+    track = fft.irfft(drawn * shape, _TRACK)
+    clips = np.lib.stride_tricks.sliding_window_view(track, CLIP)[generator.integers(0, _TRACK - CLIP + 1, count)]
+    scaled: Array = clips / np.sqrt(np.square(clips).mean(1, keepdims=True))
     return scaled
 
 
