@@ -35,6 +35,7 @@ def source_of(task: str, data: TaskOptions, sets: DisjointSets) -> DatasetSource
             epochs=data.epochs,
             palette=data.palette,
             reliability=data.reliability,
+            split=data.split,
             disjoint=sets if data.train_sets == "disjoint" else None,
         )
     default = TaskOptions()
