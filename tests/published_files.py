@@ -35,7 +35,7 @@ def write_crema_d(folder: Path, actors: int = 4, seconds: float = 1.2, *, faults
             sound = click(seconds, 0.1 + 0.05 * number, 16_000)
             (folder / "AudioWAV" / f"{name}.wav").write_bytes(media_file("wav", sound, "pcm_s16le", rate=16_000))
             sound, frames = click(seconds, 0.2, 22_050), round(25 * seconds)
-            video = media_file("flv", sound, "libmp3lame", "flv", frames=frames, rate=22_050, size=(32, 24))
+            video = media_file("flv", sound, "libmp3lame", "flv", frames=frames, rate=22_050, size=(32, 24), dark=20 * number)
             (folder / "VideoFlash" / f"{name}.flv").write_bytes(video)
     if faults:
         cut = folder / "VideoFlash" / "1001_DFA_HAP_XX.flv"

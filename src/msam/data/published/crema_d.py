@@ -131,7 +131,7 @@ def draw_spectrogram(mono: Array, rate: int, form: str, seconds: int = SECONDS) 
 
 
 @lru_cache(maxsize=1)
-def test_clips() -> frozenset[str]:
+def literature_clips() -> frozenset[str]:
     """List the test clips of the literature.
 
     Returns:
@@ -152,4 +152,4 @@ def is_test_clip(name: str) -> bool:
     Returns:
         Whether it is.
     """
-    return (f"{name}X" if name.endswith("_X") else name) in test_clips()
+    return (f"{name}X" if name.endswith("_X") else name) in literature_clips()
