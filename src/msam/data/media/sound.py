@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import resample_poly
 
 from msam.checks import as_count
 from msam.data.media.opening import DamagedClipError, first_video_time, opened, packets
@@ -161,6 +160,8 @@ def resample(samples: NDArray[Any], rate: int, to: int) -> Array:
     rate, to = as_count("rate", rate, 1), as_count("to", to, 1)
     if rate == to:
         return samples.astype(np.float32, copy=False)
+    from scipy.signal import resample_poly  # slow to import
+
     common = gcd(rate, to)
     found: Array = resample_poly(samples.astype(np.float32, copy=False), to // common, rate // common, axis=-1)
     return found.astype(np.float32, copy=False)

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, signal
 
 from msam.checks import as_count
 from msam.errors import InvalidValueError
@@ -42,6 +41,8 @@ def log_spectrogram(samples: NDArray[Any], window: int = 512, hop: int = 353, *,
         (257, 188)
     """
     window, hop = as_count("window", window, 2), as_count("hop", hop, 1)
+    from scipy import fft  # slow to import
+
     padded = np.pad(samples.astype(np.float32, copy=False), window // 2 if centred else 0)
     if len(padded) < window:
         raise InvalidValueError(f"a sound must be as long as a window, {window} samples, found {len(padded)}; use fit_length")
@@ -68,13 +69,15 @@ def log_density(samples: NDArray[Any], rate: int, window: int = 512, overlap: in
         >>> log_density(np.zeros(48000), 16000).shape
         (257, 299)
     """
+    from scipy import signal  # slow to import
+
     *_, found = signal.spectrogram(samples.astype(np.float32, copy=False), rate, nperseg=window, noverlap=overlap)
     return np.log(found + np.float32(FLOOR)).astype(np.float32)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=8)
 def _hann(window: int) -> Array:
-    return signal.get_window("hann", window).astype(np.float32)  # type: ignore[no-any-return]
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
 
 
 def mel_bands(bands: int, window: int, rate: int, lowest: float = 0.0) -> Array:

