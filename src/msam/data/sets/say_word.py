@@ -42,6 +42,8 @@ def say_word(library: str, data: str, voice: str, word: str) -> tuple[int, bytes
         raise RuntimeError(f"the engine must have the voice {voice!r}, found none")
     text = word.encode() + b"\0"
     size = ctypes.c_size_t(len(text))
+    # Breath is noise that the engine would seed by the clock.
+    engine.espeak_ng_SetRandSeed(ctypes.c_long(1))
     if engine.espeak_Synth(text, size, 0, _CHARACTERS, 0, _UTF8, None, None) or engine.espeak_Synchronize():
         raise RuntimeError(f"the engine must say {word!r} with the voice {voice!r}, found that it does not")
     return rate, bytes(said)
