@@ -96,12 +96,16 @@ def packets(container: Any, wanted: Sequence[Any], name: str) -> Iterator[Any]:
     Raises:
         DamagedClipError: If the file ends early.
     """
-    indices, end = {stream.index for stream in wanted}, 0.0
+    indices = {stream.index for stream in wanted}
+    ends: dict[int, int] = {}
     for packet in container.demux():
-        if packet.pts is not None and packet.time_base is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        if packet.stream.index in indices:
+        index = packet.stream_index
+        if packet.pts is not None:
+            ends[index] = max(ends.get(index, 0), packet.pts + (packet.duration or 0))
+        if index in indices:
             yield packet
+    units = {stream.index: float(stream.time_base or 0) for stream in container.streams}
+    end = max((place * units[index] for index, place in ends.items()), default=0.0)
     declared, found = (container.duration or 0) / 1e6, end - max(0, container.start_time or 0) / 1e6
     if declared - found > max(_SHORTER, 0.1 * declared):
         raise DamagedClipError(f"{name} must be as long as it says, {declared:.2f} s, found {found:.2f} s; download it again")

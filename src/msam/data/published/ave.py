@@ -128,11 +128,11 @@ def _count(parts: Sequence[Part]) -> dict[str, int]:
 
 def _read(part: Part, *, spectrogram: str, size: int) -> tuple[Rows, tuple[str, ...]]:
     (file,) = part.files
-    clip = read_clip(file, f"AVE/{file.name}", per_second=FRAMES / SECONDS, size=size, sound=True)
+    clip = read_clip(file, f"AVE/{file.name}", per_second=FRAMES / SECONDS, size=size, most=FRAMES, sound=True)
     if clip.sound is None:  # it was asked for
         raise DamagedClipError(f"AVE/{file.name} must have a sound")
     mono = to_mono(clip.sound.samples)
-    frames = clip.frames[:FRAMES]
+    frames = clip.frames
     found: Rows = {
         "audio": draw_spectrogram(mono, clip.sound.rate, spectrogram, SECONDS)[None],
         "visual": frames[np.minimum(np.arange(FRAMES), len(frames) - 1)][None],

@@ -100,8 +100,8 @@ def _read(part: Part, *, spectrogram: str, size: int) -> tuple[Rows, tuple[str, 
     mono, notes = to_mono(sound.samples), []
     if not mono.any():
         notes.append("its sound is silent")
-    clip = read_clip(seen, f"{_VIDEO}/{seen.name}", per_second=1, size=size)
-    frames = clip.frames[:FRAMES]
+    clip = read_clip(seen, f"{_VIDEO}/{seen.name}", per_second=1, size=size, most=FRAMES)
+    frames = clip.frames
     found: Rows = {
         "audio": draw_spectrogram(mono, sound.rate, spectrogram)[None],
         "visual": frames[np.minimum(np.arange(FRAMES), len(frames) - 1)][None],

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msam.checks import as_count, as_number, check_choice
+from msam.checks import as_number, check_choice
 from msam.data.archives.cached import read_arrays
 from msam.data.archives.idx import read_idx_files
 from msam.data.archives.packages import Package, Report, build_once, cache_folder, silent
 from msam.data.sets.coloured_digits import IN_DISTRIBUTION
 from msam.data.sets.colours import AS_IN_TRAINING, PALETTES, SHIFTED, Colours, Painter
-from msam.data.splits.arrays import Array, Arrays, add_label_noise, choose_rows, measure_channels, pick_split
+from msam.data.splits.arrays import Array, Arrays, measure_channels, pick_split
+from msam.data.splits.fixed import draw_beside_test
 from msam.data.splits.sides import Rows
 from msam.data.splits.split import Split, Splits
-from msam.errors import InvalidValueError
 
 PACKAGES = (
     Package(
@@ -117,18 +117,16 @@ def split_coloured_mnist(
     """
     check_choice("palette", palette, list(PALETTES))
     reliability = as_number("reliability", reliability, 0, 1, bounds="[]")
-    label_noise = as_number("label_noise", label_noise, 0, 1, bounds="[]")
     target = arrays.target
-    validation_rows = as_count("validation_rows", validation_rows, 1)
-    if not validation_rows < as_count("training_images", training_images, 1) < len(target):
-        raise InvalidValueError(
-            f"training_images must lie between validation_rows, {validation_rows}, and all {len(target)} images, some of which "
-            f"are for the test, found {training_images}"
-        )
-    generator = np.random.default_rng(as_count("seed", seed))
-    order = generator.permutation(training_images)
-    validation, train = order[:validation_rows], choose_rows(order[validation_rows:], rows, generator)
-    test = np.arange(training_images, len(target))
+    drawn = draw_beside_test(
+        target,
+        seed,
+        training_images=training_images,
+        validation_rows=validation_rows,
+        rows=rows,
+        label_noise=label_noise,
+    )
+    train, validation, test = drawn.train, drawn.validation, drawn.test
     usual, shifted = (Painter(target, seed, stream) for stream in (AS_IN_TRAINING, SHIFTED))
     means = PALETTES[palette]
     measured = {
@@ -145,7 +143,7 @@ def split_coloured_mnist(
         return pick_split(inputs, np.arange(len(chosen)), labels)
 
     return Splits(
-        train=make(train, usual, reliability, add_label_noise(target, train, label_noise, generator)),
+        train=make(train, usual, reliability, drawn.train_target),
         validation=make(validation, usual, reliability, target[validation]),
         test=make(test, shifted, 0, target[test]),
         pool=None,  # the test images are the same for all seeds
