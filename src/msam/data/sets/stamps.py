@@ -31,14 +31,7 @@ PACKAGES = (
 FILE = "stamps.npz"
 CATEGORIES = ("animals", "food", "household", "plants", "seasonal", "symbols", "town", "vehicles")
 """Folders with at least 30 stamps that have all that is needed."""
-LANGUAGES = {
-    "french": "fr",
-    "spanish": "es",
-    "catalan": "ca",
-    "romanian": "ro",
-    "russian": "ru",
-    "bulgarian": "bg",
-}
+LANGUAGES = {"french": "fr", "spanish": "es", "catalan": "ca", "romanian": "ro", "russian": "ru", "bulgarian": "bg"}
 """Modality of speech -> the package's code."""
 SIZE = 32
 """Pixels of a picture's side."""
