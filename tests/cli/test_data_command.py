@@ -67,7 +67,7 @@ def test_building_says_what_came_where_under_which_licence(cache, source, capsys
 def test_listing_says_what_is_built_and_how_to_build(source, capsys):
     main(["data"])
     before = capsys.readouterr().out
-    for words in ("mfeat", "msam data emoji", "msam data fashion-mnist", "CC-BY-SA-4.0", "apt: dataset-fashion-mnist"):
+    for words in ("mfeat", "msam data emoji", "msam data fashion-mnist", "CC-BY-SA-4.0", "dataset-fashion-mnist"):
         assert words in before
     main(["data", "fashion-mnist", "--source", str(source)])
     capsys.readouterr()
@@ -84,7 +84,9 @@ def test_listing_says_what_is_built_and_how_to_build(source, capsys):
         (["data", "mfeat"], ["mfeat", "emoji", "fashion-mnist"]),
         (["data", "--source", "somewhere"], ["--source", "emoji", "fashion-mnist"]),
         (["data", "emoji", "--source", "nowhere"], ["emoji-datasource-google-16.0.0.tgz", "nowhere", "npm pack"]),
-        (["compare", "--dataset", "emoji"], ["emoji", "mfeat"]),
+        (["compare", "--dataset", "emoji"], ["emoji.npz", "run: msam data emoji"]),
+        (["compare", "--dataset", "nonsense"], ["nonsense", "emoji", "mfeat"]),
+        (["data", "nonsense"], ["crema-d", "ur-funny"]),
     ],
 )
 def test_wrong_values_exit_2_and_leave_nothing(arguments, words, cache, capsys):
@@ -127,10 +129,10 @@ def test_bar_is_drawn_on_a_terminal():
     assert "drawings" in stream.getvalue()
 
 
-def test_lines_are_printed_elsewhere_one_for_each_stage():
+def test_lines_are_printed_elsewhere_one_for_each_stage_and_each_tenth():
     stream = io.StringIO()
     with build_progress(Console(file=stream, width=100)) as report:
         report("downloading", 0, 0)
         report("drawings", 1, 2)
         report("drawings", 2, 2)
-    assert stream.getvalue().splitlines() == ["downloading", "drawings"]
+    assert stream.getvalue().splitlines() == ["downloading", "drawings: 1 of 2", "drawings: 2 of 2"]

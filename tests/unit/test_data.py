@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from msam.data import CATALOG, Arrays, find_dataset, split_arrays
-from msam.data.sets import catalog
+from msam.data.sets import dataset
 from msam.data.sets.hog_mnist import read_hog_mnist
 from msam.data.sets.htad import read_htad
 
@@ -217,7 +217,7 @@ def _sessions(whole: Arrays) -> list:
 
 
 def test_a_data_set_that_is_not_installed_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(catalog, "find_spec", lambda _: None)
+    monkeypatch.setattr(dataset, "find_spec", lambda _: None)
     assert not find_dataset("htad").installed
     assert find_dataset("mfeat").installed
     with pytest.raises(ValueError, match=r"'multiviewstacking', found it not installed.*pip install 'msam\[htad\]'"):

@@ -15,6 +15,7 @@ from command import run
 from media_files import media_file
 from msam.data import find_dataset
 from msam.data.sets import stamps
+from msam.data.sets.captions import BUCKETS, count_trigrams
 from msam.errors import InvalidValueError
 from msam.training import source
 from packaged import deb_bytes, put_all
@@ -158,13 +159,13 @@ def test_values_are_scaled_by_training_rows(arrays: Any):
 
 
 def test_captions_are_counted_by_groups_of_letters():
-    one, other = stamps.count_trigrams("A cow."), stamps.count_trigrams("An owl.")
-    assert one.shape == (stamps.BUCKETS,)
+    one, other = count_trigrams("A cow."), count_trigrams("An owl.")
+    assert one.shape == (BUCKETS,)
     assert np.linalg.norm(one) == pytest.approx(1)
-    assert np.array_equal(one, stamps.count_trigrams("a  COW"))
-    assert 0 < float(one @ stamps.count_trigrams("A cow with a hat")) < 1
+    assert np.array_equal(one, count_trigrams("a  COW"))
+    assert 0 < float(one @ count_trigrams("A cow with a hat")) < 1
     assert float(one @ other) < 0.5
-    assert not stamps.count_trigrams("").any()
+    assert not count_trigrams("").any()
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,9 @@ def _list_data(console: Console) -> None:
         table.add_row(dataset.name, names, str(dataset.rows), str(dataset.classes), dataset.state, dataset.licence)
     console.print(table)
     for dataset in packaged:
-        console.print(f"{dataset.name}: {dataset.title}. {dataset.source}.", highlight=False)
-    _list_built(console)
+        loader = BUILT[dataset.name].loader if dataset.name in BUILT else ""
+        arrays = f" As arrays: {loader}." if loader.startswith("msam.data") else ""
+        console.print(f"{dataset.name}: {dataset.title}. {dataset.source}.{arrays}", highlight=False)
     _list_published(console)
 
 
@@ -67,19 +68,6 @@ def _list_published(console: Console) -> None:
     console.print(table)
     for known in PUBLISHED.values():
         console.print(f"{known.name}: {known.title}. From {known.origin}.", highlight=False)
-
-
-def _list_built(console: Console) -> None:
-    columns = _columns("name", "contents", "on this machine", "from", "licence")
-    table = Table(*columns, title="Built into the cache, for scripts of your own")
-    others = [known for known in BUILT.values() if known.name not in CATALOG]
-    for known in others:
-        state = "built" if known.built else f"msam data {known.name}"
-        sources = "\n".join(f"{package.client}: {package.name}" for package in known.packages)
-        table.add_row(known.name, known.contents, state, sources, "\n".join(package.licence for package in known.packages))
-    console.print(table)
-    for known in others:
-        console.print(f"{known.name}: {known.title}. Load it with {known.loader}.", highlight=False)
 
 
 _SETTINGS = {"frame_size": "size", "spectrogram": "spectrogram"}
@@ -134,6 +122,10 @@ def _describe(known: PublishedSet, prepared: Prepared, console: Console) -> None
 
 
 def _build(name: str, source: Path | None, console: Console) -> None:
+    if name not in BUILT:
+        raise InvalidValueError(
+            f"the data set to build must be one of {[*BUILT, *PUBLISHED]}, found {name!r}; `msam data` lists all"
+        )
     known = find_built(name)
     there = known.built
     if not there:

@@ -1,8 +1,10 @@
 """What data sets there are, what they need, and under which licence they come."""
 
-from msam.data.sets import av_digits, coloured_mnist, hanzi, stamps, watch
+from msam.data.sets import av_digits, coloured_mnist, emoji, fashion_mnist, hanzi, stamps, watch
 from msam.data.sets.coloured_digits import load_coloured_digits, split_coloured_digits
 from msam.data.sets.dataset import Dataset
+from msam.data.sets.emoji_groups import load_emoji_groups, split_emoji_groups
+from msam.data.sets.fashion_halves import load_fashion_halves, split_fashion_halves
 from msam.data.sets.hog_mnist import load_hog_mnist
 from msam.data.sets.htad import load_htad
 from msam.data.sets.mfeat import load_mfeat
@@ -146,6 +148,38 @@ CATALOG: dict[str, Dataset] = {
             split=av_digits.split_av_digits,
             file=av_digits.FILE,
             options={"noise": 0.0},
+            training_rows=1000,
+            epochs=10,
+            label_noise=0.0,
+        ),
+        Dataset(
+            name="emoji",
+            title="Emoji: nine groups, by three artists' drawings and the name; subgroups held out",
+            modalities=("google", "twitter", "openmoji", "name"),
+            default=("google", "name"),
+            rows=1906,
+            classes=9,
+            licence="Apache-2.0; CC-BY-4.0; CC-BY-SA-4.0; MIT",
+            source="Noto Emoji, Twemoji, OpenMoji and emoji-data; packages of npm",
+            loader=load_emoji_groups,
+            split=split_emoji_groups,
+            file=emoji.FILE,
+            training_rows=800,
+            epochs=20,
+            label_noise=0.0,
+        ),
+        Dataset(
+            name="fashion-mnist",
+            title="Fashion-MNIST: ten kinds of clothes, by the upper and the lower half of a picture",
+            modalities=("upper", "lower"),
+            default=("upper", "lower"),
+            rows=70_000,
+            classes=10,
+            licence=fashion_mnist.PACKAGES[0].licence,
+            source="H. Xiao et al., 2017, arXiv:1708.07747; the Debian package dataset-fashion-mnist",
+            loader=load_fashion_halves,
+            split=split_fashion_halves,
+            file=fashion_mnist.FILE,
             training_rows=1000,
             epochs=10,
             label_noise=0.0,

@@ -1,7 +1,6 @@
 """Stamps of Tux Paint: a picture, its caption and spoken descriptions, from a Debian package; built into the cache."""
 
 import io
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from msam.data.archives.cached import read_arrays
 from msam.data.archives.packages import Package, Report, build_once, cache_folder, read_members, silent
+from msam.data.sets.captions import count_trigrams
 from msam.data.sets.steps import as_steps
 from msam.data.splits.arrays import Arrays, draw_rows, pick_split, standardise_channels
 from msam.data.splits.split import Splits
@@ -37,8 +37,6 @@ SIZE = 32
 """Pixels of a picture's side."""
 BANDS, FRAMES = 32, 64
 """Of a spectrogram: bands evenly spaced in mel from 0 to 8,000 Hz, and frames of 32 ms, 2 s."""
-BUCKETS = 512
-"""Of a caption's vector."""
 
 _FOLDER = "usr/share/tuxpaint/stamps/"
 _LEFT_OUT = "symbols/alphabets/"
@@ -109,27 +107,6 @@ def load_stamps(modalities: Sequence[str], path: Path | None = None) -> Arrays:
         else:
             inputs[name] = arrays[name][:, None]
     return Arrays(inputs, arrays["categories"].astype(np.int64), arrays["groups"])
-
-
-def count_trigrams(text: str) -> NDArray[np.float32]:
-    """Count groups of three letters in a text, in a vector of fixed size, by hashing.
-
-    Args:
-        text: In any case.
-
-    Returns:
-        Shape ``(BUCKETS,)``, divided by its length.
-
-    Example:
-        >>> np.flatnonzero(count_trigrams("A cow.")).tolist() == np.flatnonzero(count_trigrams("a cow")).tolist()
-        True
-    """
-    plain = " ".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())
-    padded = f" {plain} "
-    hashed = [zlib.crc32(padded[start : start + 3].encode()) % BUCKETS for start in range(len(padded) - 2)]
-    counts = np.bincount(np.array(hashed, dtype=np.int64), minlength=BUCKETS)
-    vector: NDArray[np.float32] = (counts / max(1.0, float(np.linalg.norm(counts)))).astype(np.float32)
-    return vector
 
 
 def split_stamps(arrays: Arrays, seed: int, *, rows: int | None = None, label_noise: float = 0.0) -> Splits:
