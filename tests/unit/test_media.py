@@ -1,5 +1,6 @@
 """Sound and video of files: where the sound is placed, which frames are taken, and what is named as damaged."""
 
+import io
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -200,3 +201,70 @@ def test_a_tone_is_in_its_band():
 def test_a_short_sound_is_repeated():
     assert fit_length(np.arange(3), 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert fit_length(np.arange(5), 2).tolist() == [0, 1]
+
+
+def test_frames_are_those_shown_at_even_times():
+    """A video that stands still from 0 to 2 s: the frame that is shown then is taken as often as it is wanted."""
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="matroska") as file:
+        video = file.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        for number in [0, *range(50, 100)]:
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 2 * number, dtype=np.uint8), format="rgb24")
+            frame.pts = number
+            file.mux(video.encode(frame))
+        file.mux(video.encode())
+    clip = read_clip(stream.getvalue(), per_second=1, size=8)
+    assert clip.times == (0, 1, 2, 3)
+    assert np.allclose(clip.frames.mean((1, 2, 3)), [0, 0, 100, 150], atol=6)
+    assert len(read_clip(stream.getvalue(), per_second=1, size=8, most=2).frames) == 2
+
+
+@pytest.mark.parametrize("start", [0, 1, 60])
+@pytest.mark.parametrize("container", ["matroska", "mp4", "mpegts"])
+def test_files_that_begin_later_are_whole(container: str, start: int):
+    stream = io.BytesIO()
+    with av.open(stream, "w", format=container) as file:
+        video = file.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 5 * number, dtype=np.uint8), format="rgb24")
+            frame.pts = number + 25 * start
+            file.mux(video.encode(frame))
+        file.mux(video.encode())
+    clip = read_clip(stream.getvalue(), size=8)
+    assert clip.times == (0, 1)
+    assert np.allclose(clip.frames.mean((1, 2, 3)), [0, 125], atol=8)
+
+
+@pytest.mark.parametrize("size", [36, 37, 0x7FFFFFFF, 0xFFFFFFFF, 0])
+def test_sizes_that_writers_get_nearly_right_are_taken(size: int, tmp_path: Path):
+    whole = bytearray(wav_of(np.round(1000 * click(0.2, 0.05)).astype(np.int16), tmp_path))
+    whole[4:8] = (len(whole) - 36 + size if 0 < size < 100 else size).to_bytes(4, "little")
+    assert read_sound(bytes(whole)).samples.shape == (1, len(click(0.2)))
+
+
+def test_gaps_that_no_sound_has_are_named():
+    frames = []
+    for number in (0, 3600):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 100), dtype=np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 1000, number, Fraction(1)
+        frames.append(frame)
+    with pytest.raises(DamagedClipError, match="it must have a sound without gaps of more than 60 s, found one of 3600 s"):
+        join_sound(iter(frames), 0.0, "it")
+    with pytest.raises(DamagedClipError, match="all of its sound lies before its first frame"):
+        join_sound(iter(frames[:1]), 50.0, "it")
+
+
+def test_a_path_may_be_a_text(tmp_path: Path):
+    (tmp_path / "it.wav").write_bytes(media_file("wav", click(0.2, 0.05), "pcm_s16le"))
+    assert read_sound(str(tmp_path / "it.wav")).rate == RATE
+
+
+def test_bands_that_hold_nothing_are_refused():
+    with pytest.raises(InvalidValueError, match="bands must hold a place of the spectrum each"):
+        mel_bands(128, 512, 16_000)
+    with pytest.raises(InvalidValueError, match="lowest"):
+        mel_bands(4, 512, 16_000, 9000.0)
+    with pytest.raises(InvalidValueError, match="must be as long as a window"):
+        log_density(np.zeros(300), 16_000)

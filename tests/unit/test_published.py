@@ -16,11 +16,12 @@ from msam.data import CATALOG, PUBLISHED, PUBLISHED_RECIPES, find_dataset
 from msam.data.media.sound import resample
 from msam.data.media.spectrograms import log_density, log_spectrogram
 from msam.data.published.crema_d import is_test_clip, literature_clips, plan_crema_d
+from msam.data.published.dealing import deal, know_ave, know_crema_d
 from msam.data.published.loading import load_published, split_published
 from msam.errors import InvalidValueError
 from msam.fusion import ENCODERS
 from msam.training import source as sources
-from msam.training.source import DatasetSource
+from msam.training.source import DatasetSource, describe_source
 from published_files import (
     EMOTIONS,
     funny_pickles,
@@ -45,7 +46,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def clips(tmp_path: Path) -> Any:
     """CREMA-D of six actors, whole, with small frames."""
     write_crema_d(tmp_path / "crema", 6, 0.7, faults=False)
-    return PUBLISHED["crema-d"].prepare(tmp_path / "crema", size=8)
+    return PUBLISHED["crema-d"].prepare(tmp_path / "crema", frame_size=8)
 
 
 def rows_of(name: str, **options: Any) -> Any:
@@ -71,7 +72,7 @@ def test_clips_become_spectrograms_and_frames(clips: Any):
 
 def test_the_spectrogram_of_ogm_ge_is_another(tmp_path: Path):
     write_crema_d(tmp_path / "crema", 1, 0.7, faults=False)
-    prepared = PUBLISHED["crema-d"].prepare(tmp_path / "crema", size=8, spectrogram="ogm-ge")
+    prepared = PUBLISHED["crema-d"].prepare(tmp_path / "crema", frame_size=8, spectrogram="ogm-ge")
     assert prepared.arrays["audio"].shape == (6, 257, 188)
     sound = resample(click(0.7, 0.1, 16_000), 16_000, 22_050)
     wanted = log_spectrogram(np.tile(sound, 5)[: 3 * 22_050])
@@ -118,8 +119,6 @@ def test_rows_are_dealt(split: Any, clips: Any):
 
 def test_no_actor_is_in_two_splits(clips: Any):
     """Told by the sound, which tells actor and emotion apart by nothing: by the rows that the splits were dealt."""
-    from msam.data.published.dealing import deal, know_crema_d
-
     for seed in range(4):
         drawn = deal(know_crema_d(clips), seed, split="leak-free", rows=None, label_noise=0.0)
         actors = [set(clips.info("actor")[index].tolist()) for index in (drawn.train, drawn.validation, drawn.test)]
@@ -135,10 +134,10 @@ def test_what_is_misnamed_is_named(tmp_path: Path):
         file = tmp_path / "crema" / folder / f"1001_DFA_HAP_XX.{ending}"
         file.rename(file.with_name(f"1001_DFA_JOY_XX.{ending}"))
     with pytest.raises(InvalidValueError, match="found 2 that cannot be used") as raised:
-        PUBLISHED["crema-d"].prepare(tmp_path / "crema", size=8)
+        PUBLISHED["crema-d"].prepare(tmp_path / "crema", frame_size=8)
     for name in ("copy", "1001_DFA_JOY_XX"):
         assert f"{name} must be named ACTOR_SENTENCE_EMOTION_LEVEL" in str(raised.value)
-    prepared = PUBLISHED["crema-d"].prepare(tmp_path / "crema", size=8, leave_out_damaged=True)
+    prepared = PUBLISHED["crema-d"].prepare(tmp_path / "crema", frame_size=8, leave_out_damaged=True)
     assert len(prepared) == 4
     assert [left["name"] for left in prepared.manifest["left_out"]] == ["1001_DFA_JOY_XX", "copy"]
 
@@ -149,7 +148,7 @@ def test_a_sound_under_another_ending_is_read_as_what_it_is(tmp_path: Path):
     file.write_bytes(media_file("mp3", click(0.7, 0.3), "libmp3lame"))
     silent = tmp_path / "crema" / "AudioWAV" / "1001_DFA_SAD_XX.wav"
     silent.write_bytes(media_file("wav", 0 * click(0.7), "pcm_s16le"))
-    prepared = PUBLISHED["crema-d"].prepare(tmp_path / "crema", size=8)
+    prepared = PUBLISHED["crema-d"].prepare(tmp_path / "crema", frame_size=8)
     assert len(prepared) == 6
     notes = {part["name"]: part.get("notes") for part in prepared.manifest["parts"]}
     assert notes["1001_DFA_SAD_XX"] == ["its sound is silent"]
@@ -158,7 +157,7 @@ def test_a_sound_under_another_ending_is_read_as_what_it_is(tmp_path: Path):
 
 def test_videos_of_two_events_are_kept_apart(tmp_path: Path):
     write_ave(tmp_path / "ave", 9, faults=False)
-    prepared = PUBLISHED["ave"].prepare(tmp_path / "ave", size=8)
+    prepared = PUBLISHED["ave"].prepare(tmp_path / "ave", frame_size=8)
     assert prepared.manifest["found"] == {"clips": 10, "train": 6, "validation": 2, "test": 2}
     assert prepared.arrays["audio"].shape == (10, 257, 1004)
     assert prepared.arrays["visual"].shape == (10, 4, 3, 8, 8)
@@ -167,8 +166,6 @@ def test_videos_of_two_events_are_kept_apart(tmp_path: Path):
     assert (np.diff(brightness[:2]) > 100).all(), "frame k is that at 2.5 k s: brightness 5 x 62 is above white"
     shared = prepared.info("video").tolist().count("id_008-x")
     assert shared == 2
-    from msam.data.published.dealing import deal, know_ave
-
     known = know_ave(prepared)
     drawn = deal(known, 0, split="literature", rows=None, label_noise=0.0)
     videos = [set(prepared.info("video")[index].tolist()) for index in (drawn.train, drawn.validation, drawn.test)]
@@ -310,6 +307,7 @@ def test_punchlines_are_padded_and_cut(protocol: int, tmp_path: Path):
         whole["humor_label_sdk"][n] for part in whole["data_folds"].values() for n in part
     ]
     assert prepared.manifest["parts"][0]["notes"] == ["numbers of audio that were not finite, now 0: 1"]
+    assert prepared.manifest["parts"][2]["notes"] == ["punchlines with other numbers of words in other modalities: 1"]
     splits = rows_of("ur-funny")
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [40, 10, 10]
     assert len(rows_of("ur-funny", split="leak-free").train) == 39, "one punchline of the test is one of the training rows'"
@@ -426,3 +424,111 @@ def test_the_committed_copies_can_be_prepared(name: str):
     said = run("data", name, "--source", str(FIXTURES / name.replace("-", "_")), "--leave-out-damaged").out
     assert "manifest.json" in said
     assert "in the literature" in said
+
+
+def test_the_same_video_under_two_names_is_in_one_split(tmp_path: Path):
+    write_ave(tmp_path / "ave", 9, faults=False)
+    videos = tmp_path / "ave" / "AVE"
+    (videos / "id_000-x.mp4").write_bytes((videos / "id_007-x.mp4").read_bytes())
+    prepared = PUBLISHED["ave"].prepare(tmp_path / "ave", frame_size=8)
+    names = prepared.info("video").tolist()
+    for seed in range(6):
+        drawn = deal(know_ave(prepared), seed, split="leak-free", rows=None, label_noise=0.0)
+        parts = [{names[row] for row in index} for index in (drawn.train, drawn.validation, drawn.test)]
+        assert sum(("id_000-x" in part) + ("id_007-x" in part) for part in parts if {"id_000-x", "id_007-x"} <= part) == 2
+
+
+def test_lists_that_were_changed_change_the_splits(tmp_path: Path):
+    write_ave(tmp_path / "ave", 9, faults=False)
+    first = PUBLISHED["ave"].prepare(tmp_path / "ave", frame_size=8)
+    lists = {name: tmp_path / "ave" / f"{name}Set.txt" for name in ("train", "val")}
+    lines = lists["train"].read_text().splitlines()
+    lists["train"].write_text("\n".join(lines[:-1]))
+    lists["val"].write_text("\n".join([lines[-1], lists["val"].read_text()]))
+    second = PUBLISHED["ave"].prepare(tmp_path / "ave", frame_size=8)
+    assert first.info("name").tolist() == second.info("name").tolist()
+    assert second.manifest["found"]["validation"] == first.manifest["found"]["validation"] + 1
+    write_ave_segments(tmp_path / "segments", 40)
+    before = PUBLISHED["ave-segments"].prepare(tmp_path / "segments").column("split")
+    orders = [tmp_path / "segments" / f"{name}_order.h5" for name in ("val", "test")]
+    contents = [order.read_bytes() for order in orders]
+    for order, content in zip(orders, contents[::-1], strict=True):
+        order.write_bytes(content)
+    after = PUBLISHED["ave-segments"].prepare(tmp_path / "segments").column("split")
+    assert np.array_equal(np.where(before > 0, 3 - before, before), after)
+
+
+def test_other_types_of_numbers_hide_no_equal_row(tmp_path: Path):
+    write_av_mnist(tmp_path / "digits", 240, 50)
+    file = tmp_path / "digits" / "audio" / "test_data.npy"
+    np.save(file, np.load(file).astype(np.float64))
+    PUBLISHED["av-mnist"].prepare(tmp_path / "digits")
+    assert len(rows_of("av-mnist", split="leak-free").train) == 219
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("humor_label_sdk", lambda held: held.update({1: 7}), "labels of 0 or 1, found"),
+        ("humor_label_sdk", lambda held: held.update({1: 0.9}), "labels of 0 or 1, found"),
+        ("humor_label_sdk", lambda held: held.update({1: "funny"}), "a label of 0 or 1 for each row"),
+        ("humor_label_sdk", lambda held: held.update({1: float("nan")}), "labels of 0 or 1, found"),
+        ("word_embedding_indexes_sdk", lambda held: held[1].update(punchline_embedding_indexes=[-1]), "words of 0 to 7"),
+        ("word_embedding_indexes_sdk", lambda held: held[1].update(punchline_embedding_indexes=[999]), "words of 0 to 7"),
+        ("word_embedding_indexes_sdk", lambda held: held[1].update(punchline_embedding_indexes=[1.7]), "words of 0 to 7"),
+        ("covarep_features_sdk", lambda held: held.update({2: {}}), "must have a punchline's features"),
+        ("covarep_features_sdk", lambda held: held[2].update(punchline_features=[[0.0] * 162]), "81 features a word"),
+        ("covarep_features_sdk", lambda held: held[2].update(punchline_features=[[0.0], [0.0, 1.0]]), "a punchline's features"),
+        ("data_folds", lambda held: held["test"].append(held["train"][0]), "must name each row once"),
+        ("word_embedding_list", lambda held: held.append([1.0]), "vectors of one size"),
+    ],
+    ids=["7", "0.9", "a word", "nan", "-1", "999", "1.7", "none", "wide", "ragged", "twice", "a ragged list"],
+)
+def test_pickles_that_hold_something_else_are_named(name: str, change: Any, words: str, tmp_path: Path):
+    write_ur_funny(tmp_path / "funny")
+    file = tmp_path / "funny" / f"{name}.pkl"
+    held = pickle.loads(file.read_bytes())
+    change(held)
+    file.write_bytes(pickle.dumps(held))
+    with pytest.raises(InvalidValueError, match=words):
+        PUBLISHED["ur-funny"].prepare(tmp_path / "funny")
+
+
+@pytest.mark.parametrize("key", ["train", "text", "object"])
+def test_one_pickle_that_holds_something_else_is_named(key: str, tmp_path: Path):
+    arrays = {"text": np.ones((4, 5, 300)), "audio": np.ones((4, 5, 81)), "vision": np.ones((4, 5, 9)), "labels": np.ones(4)}
+    whole: dict[str, Any] = {split: dict(arrays) for split in ("train", "valid", "test")}
+    if key == "train":
+        whole["train"] = 5
+    elif key == "text":
+        whole["valid"]["text"] = np.ones((3, 5, 300))
+    else:
+        whole["test"]["audio"] = np.array([[[None]]] * 4, dtype=object)
+    (tmp_path / "funny").mkdir()
+    (tmp_path / "funny" / "humor.pkl").write_bytes(pickle.dumps(whole))
+    with pytest.raises(InvalidValueError, match=r"humor.pkl must hold"):
+        PUBLISHED["ur-funny"].prepare(tmp_path / "funny")
+
+
+def test_features_that_are_no_numbers_are_named(tmp_path: Path):
+    write_ave_segments(tmp_path / "segments", 40)
+    for value in (np.nan, 1e6):
+        with h5py.File(tmp_path / "segments" / "visual_feature.h5", "r+") as file:
+            file["avadataset"][33, 2, 1, 1, 5] = value
+        with pytest.raises(InvalidValueError, match=r"visual of rows from 32 must be numbers that float16 can hold"):
+            PUBLISHED["ave-segments"].prepare(tmp_path / "segments")
+    for order in (np.zeros((2, 2), dtype=int), np.array([0.5]), np.array([], dtype=int), np.array([77])):
+        with h5py.File(tmp_path / "segments" / "val_order.h5", "w") as file:
+            file["order"] = order
+        with pytest.raises(InvalidValueError, match=r"val_order.h5 must hold numbers of rows, 0 to 39"):
+            PUBLISHED["ave-segments"].prepare(tmp_path / "segments")
+
+
+def test_records_tell_which_prepared_set_they_are_of(clips: Any):
+    told = describe_source(DatasetSource(dataset="crema-d"))
+    assert told["prepared"] == {"sha256": clips.manifest["source_sha256"], "settings": clips.manifest["settings"], "parts": 36}
+
+
+def test_settings_without_a_source_are_refused():
+    said = run("data", "crema-d", "--frame-size", "32", code=2).err
+    assert "need --source" in said

@@ -68,6 +68,7 @@ def test_padding_changes_nothing():
     with torch.no_grad():
         encoder.position[:2] += 5.0
     assert torch.allclose(encoder(sequences), found, atol=1e-5), "where nothing is, no position is looked at"
+    assert torch.allclose(encoder(sequences[:, 2:]), found, atol=1e-5), "fewer steps are the last ones"
     absent = encoder(torch.zeros(2, 6, 3))
     assert absent.isfinite().all()
     assert torch.equal(absent[0], absent[1])
@@ -115,6 +116,19 @@ def test_crops_are_parts_of_pictures():
     assert torch.allclose(whole(place), place, atol=1e-4)
 
 
+def test_proportions_are_those_of_pixels():
+    torch.manual_seed(0)
+    crop = RandomCrop(scale=(0.2, 0.2), proportions=(1.0, 1.0), mirror=0.0).train()
+    across = torch.arange(60.0).expand(50, 1, 40, 60)
+    down = torch.arange(40.0)[:, None].expand(50, 1, 40, 60)
+    both = crop(torch.cat([across, down], 1))
+    width, height = both[:, 0].diff(dim=-1)[:, 0, 30] * 60, both[:, 1].diff(dim=-2)[:, 20, 0] * 40
+    assert torch.allclose(width, height, rtol=1e-2), "a square of the picture, whatever the picture's own shape"
+    assert torch.allclose(width * height, torch.tensor(0.2 * 2400), rtol=1e-2)
+    with pytest.raises(InvalidValueError, match="pictures must be"):
+        crop(torch.zeros(3, 8, 8))
+
+
 @pytest.mark.parametrize("wrong", [{"scale": (0.0, 1.0)}, {"scale": (0.9, 0.1)}, {"proportions": (0.0, 1.0)}, {"mirror": 2.0}])
 def test_crops_out_of_range_are_refused(wrong: dict[str, Any]):
     with pytest.raises(InvalidValueError):
@@ -128,6 +142,8 @@ def test_encoders_have_names():
     assert model.head.in_features == 512 + 512 + 64 + 64
     assert isinstance(model.encoders["frame"][0], RandomCrop)
     assert model({name: torch.zeros(2, *shape) for name, shape in shapes.items()}).shape == (2, 2)
+    with pytest.raises(InvalidValueError, match="encoders must be of the modalities"):
+        named_fusion(shapes, 2, {"smell": "resnet18"})
     with pytest.raises(InvalidValueError, match=r"an encoder must be one of .*, found 'vgg'"):
         named_fusion(shapes, 2, {"sound": "vgg"})
     assert "small" in ENCODERS
@@ -193,6 +209,23 @@ def test_a_run_that_goes_on_has_the_same_rates():
     first = Watching(stop=3)
     second = Watching(state=(rates_of(task, watch=first), first.state)[1])
     assert first.rates + rates_of(task, watch=second) == pytest.approx(whole)
+
+
+def test_rates_begin_with_the_first_factor():
+    assert rates_of(decaying(4, lr_decay=lambda epoch: min(1.0, (epoch + 1) / 4))) == pytest.approx(
+        [0.0125, 0.025, 0.0375, 0.05]
+    )
+    assert rates_of(decaying(2, lr_decay=lambda _: torch.tensor(0.5))) == pytest.approx([0.025] * 2)
+
+
+@pytest.mark.parametrize(
+    "decay", [lambda epoch: [1, 0.5, 0][epoch], lambda epoch: -1.0 / (1 + epoch), lambda _: float("nan"), step_decay(1, 1e-200)]
+)
+def test_factors_of_all_epochs_are_looked_at_before_training(decay: Any):
+    with pytest.raises(InvalidValueError, match="lr_decay must give factors that are finite and > 0, found"):
+        decaying(3, lr_decay=decay)
+    with pytest.raises(InvalidTypeError, match="lr_decay must give a number"):
+        decaying(3, lr_decay=lambda _: "x")
 
 
 @pytest.mark.parametrize(("every", "factor"), [(0, 0.1), (2, 0.0), (2, 1.5), (2, float("nan"))])

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
-from msam.checks import as_count
 from msam.cli.options import Data
 from msam.cli.progress import build_progress
 from msam.cli.signals import stopped
@@ -70,8 +69,8 @@ def _list_published(console: Console) -> None:
         console.print(f"{known.name}: {known.title}. From {known.origin}.", highlight=False)
 
 
-_SETTINGS = {"frame_size": "size", "spectrogram": "spectrogram"}
-"""Option -> the plan's name for it."""
+_SETTINGS = ("frame_size", "spectrogram")
+"""Options that are settings of a plan."""
 
 
 def _refuse_settings(options: Data) -> None:
@@ -85,12 +84,17 @@ def _refuse_settings(options: Data) -> None:
 
 
 def _prepare(known: PublishedSet, options: Data, console: Console) -> None:
-    settings = {name: value for option, name in _SETTINGS.items() if (value := getattr(options, option)) is not None}
+    settings = {name: value for name in _SETTINGS if (value := getattr(options, name)) is not None}
+    if options.source is None and (settings or options.jobs is not None or options.leave_out_damaged):
+        raise InvalidValueError(
+            f"settings of {known.name} need --source, the folder with your copy, found none; leave them out to see what was "
+            "prepared"
+        )
     if options.source is not None:
         with stopped(console, _NOT_PREPARED), build_progress(console) as progress:
             prepared = known.prepare(
                 options.source,
-                jobs=None if options.jobs is None else as_count("jobs", options.jobs, 1),
+                jobs=options.jobs,
                 leave_out_damaged=options.leave_out_damaged,
                 progress=progress,
                 **settings,

@@ -12,8 +12,8 @@ from msam.errors import InvalidValueError
 class RandomCrop(nn.Module):
     """In training, cut a random part out of each picture, stretch it to the picture's size, and mirror it or not.
 
-    The part's area is uniform in `scale` of the whole, the logarithm of its proportions uniform in `proportions`, as far as it
-    fits. In evaluation pictures stay. Random numbers are torch's, of the pictures' device.
+    The part's area is uniform in `scale` of the whole, the logarithm of its width by its height in pixels uniform in
+    `proportions`, as far as it fits. In evaluation pictures stay. Random numbers are torch's, of the pictures' device.
 
     Args:
         scale: Least and largest share of the area, in (0, 1].
@@ -50,13 +50,21 @@ class RandomCrop(nn.Module):
 
         Returns:
             Of the same shape.
+
+        Raises:
+            InvalidValueError: If they are others.
         """
+        if images.ndim != 4 or not images.is_floating_point():
+            raise InvalidValueError(
+                f"pictures must be (B, channels, H, W) of floating point, found {tuple(images.shape)} of {images.dtype}"
+            )
         if not self.training:
             return images
         area, ratio, across, down, side = torch.rand(5, len(images), device=images.device, dtype=images.dtype)
         area = self.scale[0] + (self.scale[1] - self.scale[0]) * area
         narrow, wide = torch.tensor(self.proportions).log().tolist()
         ratio = (narrow + (wide - narrow) * ratio).exp()
+        ratio = ratio * images.shape[2] / images.shape[3]  # by shares of the sides, not by pixels
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
         mirrored = torch.where(side < self.mirror, -1.0, 1.0).to(images.dtype)
         moves = torch.zeros(len(images), 2, 3, device=images.device, dtype=images.dtype)

@@ -39,16 +39,18 @@ def named_fusion(shapes: Mapping[str, Sequence[int]], outputs: int, encoders: Ma
         The model.
 
     Raises:
-        InvalidValueError: If a name is unknown, or an encoder does not fit the shape.
+        InvalidValueError: If a name or a modality is unknown, or an encoder does not fit the shape.
 
     Example:
         >>> model = named_fusion({"sound": (1, 64, 64), "age": (1,)}, 4, {"sound": "resnet18"})
         >>> model.head
         Linear(in_features=576, out_features=4, bias=True)
     """
+    if unknown := [name for name in encoders if name not in shapes]:
+        raise InvalidValueError(f"encoders must be of the modalities {list(shapes)}, found one of {unknown[0]!r}")
     chosen = {name: encoders.get(name, "small") for name in shapes}
     for name in chosen.values():
-        if name not in ENCODERS:
+        if not isinstance(name, str) or name not in ENCODERS:
             raise InvalidValueError(f"an encoder must be one of {list(ENCODERS)}, found {name!r}")
     built = {name: ENCODERS[encoder][0](shapes[name], ENCODERS[encoder][1]) for name, encoder in chosen.items()}
     return LateFusion(built, head=nn.Linear(sum(ENCODERS[encoder][1] for encoder in chosen.values()), outputs))

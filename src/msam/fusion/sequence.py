@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from msam.checks import as_number
 from msam.errors import InvalidValueError
 from msam.fusion.arguments import check_sizes
 
@@ -14,7 +15,7 @@ class SequenceEncoder(nn.Module):
     """Map each step to a width, add its position, attend, and average over the steps that are there.
 
     A step of zeros only is not there: nothing attends to it. A sequence without any step, as one of an absent modality, is
-    taken as it is.
+    taken as it is. A sequence of fewer steps than `steps` is one whose first ones are not there.
 
     Args:
         steps: Of a sequence, at most.
@@ -33,6 +34,7 @@ class SequenceEncoder(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes("sizes", {}, steps=steps, features=features, width=width, layers=layers, heads=heads)
+        dropout = as_number("dropout", dropout, 0, 1, bounds="[)")
         if width % heads:
             raise InvalidValueError(f"width must be a multiple of heads, {heads}, found {width}")
         self.enter = nn.Linear(features, width)
@@ -45,14 +47,14 @@ class SequenceEncoder(nn.Module):
         """Encode sequences.
 
         Args:
-            sequences: ``(B, steps, features)``.
+            sequences: ``(B, steps, features)``, or fewer steps.
 
         Returns:
             ``(B, width)``.
         """
         there = (sequences != 0).any(-1)
         there = there | ~there.any(1, keepdim=True)
-        steps = self.layers(self.enter(sequences) + self.position, src_key_padding_mask=~there)
+        steps = self.layers(self.enter(sequences) + self.position[-sequences.shape[1] :], src_key_padding_mask=~there)
         weights = there.to(steps.dtype).unsqueeze(-1)
         found: Tensor = (steps * weights).sum(1) / weights.sum(1)
         return found

@@ -179,11 +179,12 @@ class Run:
 
     def _decay_rates(self) -> None:
         """Set the learning rates of the epoch: by a ratio, so that what a method has changed of them stays."""
-        if self.task.lr_decay is None or self.epoch == 0:
+        decay, budget = self.task.lr_decay, self.recipe.budget
+        if decay is None:
             return
-        now, before = (self.task.lr_decay(epoch // self.recipe.budget) for epoch in (self.epoch, self.epoch - 1))
-        if now != before:
-            scale_learning_rates(self.optimizer, now / before)
+        now = float(decay(self.epoch // budget))
+        before = float(decay((self.epoch - 1) // budget)) if self.epoch else 1.0
+        scale_learning_rates(self.optimizer, now / before)
 
     def last_alone(self) -> dict[str, float] | None:
         """Tell what the last validation found with each modality alone.

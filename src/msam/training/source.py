@@ -259,7 +259,7 @@ def _build_dataset_task(source: DatasetSource) -> Task:
     recipe = dataset.recipe
     build: Callable[[], nn.Module] = partial(late_fusion, shapes, dataset.classes)
     if recipe is not None:
-        build = partial(named_fusion, shapes, dataset.classes, recipe.encoders)
+        build = partial(named_fusion, shapes, dataset.classes, {name: recipe.encoders.get(name, "small") for name in shapes})
     if source.fusion == "early":
         build = partial(EarlyFusion, {name: prod(shape) for name, shape in shapes.items()}, dataset.classes)
     noise = f", {settings['label_noise']:.0%} noisy labels" if settings["label_noise"] else ""
@@ -272,16 +272,20 @@ def _build_dataset_task(source: DatasetSource) -> Task:
         build_model=build,
         epochs=settings["epochs"],
         batch_size=settings["batch_size"],
-        **({"config": {"control": True} if dataset.is_control else {}} if recipe is None else _published(recipe)),
+        **({"config": {"control": True} if dataset.is_control else {}} if recipe is None else _published(recipe, arrays)),
     )
 
 
-def _published(recipe: PublishedRecipe) -> dict[str, Any]:
-    """Train as the literature does."""
+def _published(recipe: PublishedRecipe, data: Any) -> dict[str, Any]:
+    """Train as the literature does; records tell which prepared set they are of."""
     return {
         "build_optimizer": partial(_published_optimizer, recipe),
         "lr_decay": step_decay(recipe.decay_every, recipe.decay_factor),
-        "config": {"encoders": dict(recipe.encoders), "lr_decay": [recipe.decay_every, recipe.decay_factor]},
+        "config": {
+            "encoders": dict(recipe.encoders),
+            "lr_decay": [recipe.decay_every, recipe.decay_factor],
+            "prepared": data.prepared.identity,
+        },
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import torch
 from torch import nn
@@ -100,7 +100,7 @@ class Task:
         build_optimizer: The base optimizer, from parameters. Default SGD, learning rate 0.05, momentum 0.9.
         blocks: From the model to what `build_optimizer` gets, such as a list of groups with learning rates of their own.
             Default: all parameters. Tuning multiplies the learning rates of all groups by one factor.
-        lr_decay: From an epoch, from 0, to the factor of the learning rates in it, relative to those at the start, such as
+        lr_decay: From an epoch, from 0, to the factor of the optimizer's learning rates in it, finite and > 0, such as
             `step_decay`. Of a method that trains for twice the epochs, each two are one. Default: they stay.
         baseline: What stands in for an absent modality: a name or a `msam.contribution.Baseline`, such as
             `msam.contribution.Tokens` for integer ids. Default zeros.
@@ -147,6 +147,7 @@ class Task:
             check_callable(name, getattr(self, name), "a function; see msam.training.Task for its arguments")
         if self.lr_decay is not None:
             check_callable("lr_decay", self.lr_decay, "a function from an epoch to a factor, or None")
+            _check_decay(self.lr_decay, as_count("epochs", self.epochs, 1))
         if self.select is not None:
             check_callable("select", self.select, "a function from an Evaluation to a number, or None")
         object.__setattr__(self, "recipes", _as_recipes(self.recipes))
@@ -172,6 +173,19 @@ class Task:
         for name in ("loss", "value"):
             if getattr(self, name) is _OF_KIND:
                 object.__setattr__(self, name, getattr(kind, name))
+
+
+def _check_decay(decay: Callable[[int], float], epochs: int) -> None:
+    """Ask for the factors of all epochs before any is trained."""
+    for epoch in range(epochs):
+        factor = decay(epoch)
+        if isinstance(factor, bool | str) or not isinstance(factor, SupportsFloat):
+            raise InvalidTypeError(f"lr_decay must give a number for each epoch, found {factor!r} for epoch {epoch}")
+        if not 0 < float(factor) < float("inf"):
+            raise InvalidValueError(
+                f"lr_decay must give factors that are finite and > 0, found {float(factor):g} for epoch {epoch} of {epochs}; "
+                "use a small one in place of 0"
+            )
 
 
 def _find_metric(kind: Kind, metric: MetricFunction | str) -> Metric:

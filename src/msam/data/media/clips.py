@@ -27,7 +27,7 @@ class Clip:
 
 
 def read_clip(
-    source: Path | bytes,
+    source: Path | str | bytes,
     name: str = "the clip",
     *,
     per_second: float = 1.0,
@@ -40,9 +40,10 @@ def read_clip(
     Args:
         source: The file, or its content.
         name: What a message calls it.
-        per_second: Frames a second to keep, > 0. Frame k is the first that is shown at k / per_second after the first frame or
-            later; none is taken twice.
-        size: Pixels of a side; the picture's proportions are not kept. Bilinear, over all pixels that a new one covers.
+        per_second: Frames a second to keep, > 0. Frame k is the one that is shown k / per_second after the first; where a
+            video stands still, that is the same one.
+        size: Pixels of a side; the picture's proportions are not kept. It is turned as the file says. Bilinear, over all
+            pixels that a new one covers.
         most: Frames to keep at most; what follows them is not decoded. All where None.
         sound: Whether to decode the sound too.
 
@@ -69,7 +70,12 @@ def read_clip(
                 heard += packet.decode()
             elif most is None or len(taken.times) < most:
                 for frame in packet.decode():
+                    if frame.pts is None:
+                        raise DamagedClipError(f"{name} must tell when its frames are shown, found one without a time stamp")
+                    if frame.is_corrupt:
+                        raise DamagedClipError(f"{name} must have whole frames, found a damaged one; download it again")
                     taken.add(frame)
+        taken.end()
         if not taken.times:
             raise DamagedClipError(f"{name} must have frames, found none; download it again")
         found = join_sound(heard, first_video_time(container), name) if sound else None
@@ -77,14 +83,16 @@ def read_clip(
 
 
 class _Frames:
-    """Picks frames by the times at which they are shown."""
+    """Picks the frames that are shown at evenly spaced times."""
 
     def __init__(self, period: float, size: int, unit: float) -> None:
         self.frames: list[Frames] = []
         self.times: list[float] = []
-        self._period, self._size, self._unit, self._first = period, size, unit, 0
-        self._next = 0.0
-        """When the next is wanted; a frame's time is a multiple of the unit, and may miss it by half of that."""
+        self._period, self._size, self._unit = period, size, unit
+        self._first: int | None = None
+        self._shown: Any = None
+        self._since = 0.0
+        self._picture: Frames | None = None
         reformatter = need_av().video.reformatter
         kind = reformatter.Interpolation
         # One for the whole clip, and one thread: making one, and its threads, takes longer than a picture.
@@ -93,14 +101,28 @@ class _Frames:
 
     def add(self, frame: Any) -> None:
         """Look at the next frame, in the order of their times."""
-        place = frame.pts or 0
-        if not self.times:
-            self._first = place
-        time = (place - self._first) * self._unit
-        if time < self._next:
-            return
+        if self._first is None:
+            self._first = frame.pts
+        time = (frame.pts - self._first) * self._unit
+        # A frame's time is a multiple of the unit, and may miss the period by half of that.
+        self._take_until(time - self._unit / 2)
+        self._shown, self._since, self._picture = frame, time, None
+
+    def end(self) -> None:
+        """Take the last frame, if it is one that is wanted."""
+        if self._shown is not None:
+            self._take_until(self._since + self._unit / 2)
+            self._shown = None
+
+    def _take_until(self, time: float) -> None:
+        """Take the frame that is shown, as often as it is wanted before another one is."""
+        while self._shown is not None and self._period * len(self.times) < time:
+            if self._picture is None:
+                self._picture = self._draw(self._shown)
+            self.times.append(self._period * len(self.times))
+            self.frames.append(self._picture)
+
+    def _draw(self, frame: Any) -> Frames:
         small = self._scaler.reformat(frame, self._size, self._size, "rgb24", interpolation=self._how, threads=1)
-        picture = small.to_ndarray()
-        self.frames.append(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-        self.times.append(time)
-        self._next = self._period * len(self.times) - self._unit / 2
+        turned = np.rot90(small.to_ndarray(), round(frame.rotation / 90))
+        return np.ascontiguousarray(turned.transpose(2, 0, 1))

@@ -10,6 +10,8 @@ from typing import Any
 from msam.errors import InvalidValueError
 
 _POINTER = b"version https://git-lfs"
+_NEARLY, _UNKNOWN = 16, 0x7FFF_0000
+"""Bytes by which a size may be wrong, and from which on it says nothing."""
 _SHORTER = 0.25
 """Seconds by which a file may be shorter than it says, or a tenth of it."""
 
@@ -35,7 +37,7 @@ def need_av() -> Any:
 
 
 @contextmanager
-def opened(source: Path | bytes, name: str) -> Iterator[Any]:
+def opened(source: Path | str | bytes, name: str) -> Iterator[Any]:
     """Open a file for decoding.
 
     Args:
@@ -50,6 +52,7 @@ def opened(source: Path | bytes, name: str) -> Iterator[Any]:
         InvalidValueError: If PyAV is not installed.
     """
     av = need_av()
+    source = Path(source) if isinstance(source, str) else source
     _refuse_pointer(source, name)
     try:
         with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
@@ -78,7 +81,8 @@ def _refuse_pointer(source: Path | bytes, name: str) -> None:
             "folder"
         )
     promised = int.from_bytes(start[4:8], "little") + 8 if start[:4] == b"RIFF" else 0
-    if size < promised < 2**32:
+    # Some writers count themselves in, or a byte that fills up; those that do not know the size write the largest.
+    if size + _NEARLY < promised < _UNKNOWN:
         raise DamagedClipError(f"{name} must be as long as it says, {promised} bytes, found {size}; download it again")
 
 
@@ -106,7 +110,9 @@ def packets(container: Any, wanted: Sequence[Any], name: str) -> Iterator[Any]:
             yield packet
     units = {stream.index: float(stream.time_base or 0) for stream in container.streams}
     end = max((place * units[index] for index, place in ends.items()), default=0.0)
-    declared, found = (container.duration or 0) / 1e6, end - max(0, container.start_time or 0) / 1e6
+    # Matroska tells when it ends, others how long they are.
+    begins = 0.0 if "matroska" in container.format.name else max(0, container.start_time or 0) / 1e6
+    declared, found = (container.duration or 0) / 1e6, end - begins
     if declared - found > max(_SHORTER, 0.1 * declared):
         raise DamagedClipError(f"{name} must be as long as it says, {declared:.2f} s, found {found:.2f} s; download it again")
 

@@ -16,6 +16,8 @@ Array = NDArray[np.float32]
 
 _LOUDEST = 8.0
 """Full scale is 1; compressed sound may exceed it a little, and what exceeds it more was decoded wrongly."""
+_LONGEST_GAP = 60.0
+"""Seconds of silence before and inside of a sound that its time stamps may ask for."""
 _FULL_SCALE = {"u8": (128.0, 128.0), "s16": (0.0, 2.0**15), "s32": (0.0, 2.0**31), "s64": (0.0, 2.0**63)}
 
 
@@ -34,7 +36,7 @@ class Sound:
         return float(self.samples.shape[1] / self.rate)
 
 
-def read_sound(source: Path | bytes, name: str = "the sound") -> Sound:
+def read_sound(source: Path | str | bytes, name: str = "the sound") -> Sound:
     """Decode the first sound of a file.
 
     Time zero is when the first frame of the file's video is shown, or where the sound begins if there is no video. Sound before
@@ -92,6 +94,11 @@ def join_sound(frames: Iterable[Any], zero: float | None, name: str) -> Sound:
                 f"and {len(part)}; convert it"
             )
         place = length if frame.time is None else round((frame.time - (zero or 0.0)) * rate)
+        if place - length > _LONGEST_GAP * rate:
+            raise DamagedClipError(
+                f"{name} must have a sound without gaps of more than {_LONGEST_GAP:.0f} s, found one of "
+                f"{(place - length) / rate:.0f} s by its time stamps"
+            )
         if abs(place - length) > jitter or not pieces:
             part, gap = (part[:, -place:], 0) if place < 0 else (part, max(0, place - length))
             pieces.append(np.zeros((len(part), gap), dtype=np.float32))
@@ -99,7 +106,8 @@ def join_sound(frames: Iterable[Any], zero: float | None, name: str) -> Sound:
         pieces.append(part)
         length += part.shape[1]
     if not length:
-        raise DamagedClipError(f"{name} must have a sound, found no samples; look at the file, its size fields may be 0")
+        why = "all of its sound lies before its first frame" if pieces else "no samples; its size fields may be 0"
+        raise DamagedClipError(f"{name} must have a sound, found {why}; look at the file")
     sound = Sound(np.concatenate(pieces, axis=1), rate)
     loudest = float(np.abs(sound.samples).max())
     if not loudest <= _LOUDEST:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msam.checks import as_count
+from msam.checks import as_count, as_number
 from msam.errors import InvalidValueError
 
 Array = NDArray[np.float32]
@@ -63,6 +63,9 @@ def log_density(samples: NDArray[Any], rate: int, window: int = 512, overlap: in
     Returns:
         ``(window // 2 + 1, (n - overlap) // (window - overlap))``.
 
+    Raises:
+        InvalidValueError: If the sound is shorter than a window.
+
     Source: ``scipy.signal.spectrogram`` by its defaults, as the code of several audio-visual papers has it.
 
     Example:
@@ -71,6 +74,8 @@ def log_density(samples: NDArray[Any], rate: int, window: int = 512, overlap: in
     """
     from scipy import signal  # slow to import
 
+    if len(samples) < as_count("window", window, 2):
+        raise InvalidValueError(f"a sound must be as long as a window, {window} samples, found {len(samples)}; use fit_length")
     *_, found = signal.spectrogram(samples.astype(np.float32, copy=False), rate, nperseg=window, noverlap=overlap)
     return np.log(found + np.float32(FLOOR)).astype(np.float32)  # type: ignore[no-any-return]
 
@@ -92,22 +97,30 @@ def mel_bands(bands: int, window: int, rate: int, lowest: float = 0.0) -> Array:
         lowest: Hertz at which the first begins; the last ends at half of the rate.
 
     Returns:
-        ``(bands, window // 2 + 1)``, the highest entry of each band about 1.
+        ``(bands, window // 2 + 1)``: 1 in the middle of a band, 0 at the middles of its neighbours.
 
     Raises:
-        InvalidValueError: If a count is below 1.
+        InvalidValueError: If a count is below 1, the first band begins above the last, or a band is so narrow that it holds no
+            place of the spectrum.
 
     Example:
         >>> mel_bands(4, 64, 8000).shape
         (4, 33)
     """
     bands, window, rate = as_count("bands", bands, 1), as_count("window", window, 2), as_count("rate", rate, 1)
+    lowest = as_number("lowest", lowest, 0, rate / 2, bounds="[)")
     top = 2595 * np.log10(1 + rate / 2 / 700)
     edges = 700 * (10 ** (np.linspace(2595 * np.log10(1 + lowest / 700), top, bands + 2) / 2595) - 1)
     frequencies = np.linspace(0, rate / 2, window // 2 + 1)
     rising = (frequencies - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - frequencies) / (edges[2:] - edges[1:-1])[:, None]
-    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    found: Array = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    if not found.any(1).all():
+        raise InvalidValueError(
+            f"bands must hold a place of the spectrum each, found {bands} for {window // 2 + 1} places; use fewer, or a longer "
+            "window"
+        )
+    return found
 
 
 def log_mel(samples: NDArray[Any], rate: int, bands: int = 40, window: int = 512, hop: int = 160) -> Array:

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msam.data.media.opening import DamagedClipError
 from msam.errors import InvalidValueError
 
 Rows = Mapping[str, NDArray[Any]]
 """Field's name -> ``(rows, ...)``."""
+
+PRINT = "_print"
+"""How the name of a field ends that holds fingerprints of another one's rows, by which equal rows are found."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,25 @@ class Part:
     """JSON-able: what is known of it, such as who speaks."""
 
 
+def with_prints(fields: Mapping[str, Field], *names: str) -> dict[str, Field]:
+    """Add fields for the fingerprints of others.
+
+    Args:
+        fields: Of a set.
+        *names: Those whose rows are to be compared.
+
+    Returns:
+        All of them.
+
+    Example:
+        >>> list(with_prints({"audio": Field((2,), "float16")}, "audio"))
+        ['audio', 'audio_print']
+    """
+    return {**fields, **{name + PRINT: Field((), "int64") for name in names}}
+
+
 def as_bytes(fields: Mapping[str, Field], found: Rows, part: Part) -> dict[str, bytes]:
-    """Put a part's rows into the form that they are stored in.
+    """Put a part's rows into the form that they are stored in, and compute fingerprints of what is stored.
 
     Args:
         fields: Of the set.
@@ -55,32 +76,47 @@ def as_bytes(fields: Mapping[str, Field], found: Rows, part: Part) -> dict[str, 
         Field's name -> bytes, in C order.
 
     Raises:
-        InvalidValueError: If a field is missing, or has another shape.
+        DamagedClipError: If numbers are not finite as they are stored.
+        InvalidValueError: If a field is missing, or has another shape or type.
     """
-    stored = {}
+    stored: dict[str, bytes] = {}
     for name, wanted in fields.items():
-        values = np.asarray(found[name])
-        if values.shape != (part.rows, *wanted.shape):
+        values = fingerprints(stored[name.removesuffix(PRINT)], part.rows) if name.endswith(PRINT) else found.get(name)
+        if values is None or np.shape(values) != (part.rows, *wanted.shape):
             raise InvalidValueError(
-                f"{part.name} must give {name} of shape {(part.rows, *wanted.shape)}, found {values.shape}; look at its files"
+                f"{part.name} must give {name} of shape {(part.rows, *wanted.shape)}, found "
+                f"{'none' if values is None else np.shape(values)}; look at its files"
             )
-        stored[name] = np.ascontiguousarray(values, dtype=wanted.dtype).tobytes()
+        stored[name] = _convert(np.asarray(values), wanted, f"{name} of {part.name}").tobytes()
     return stored
 
 
-def fingerprints(values: NDArray[Any]) -> NDArray[np.int64]:
+def _convert(values: NDArray[Any], wanted: Field, what: str) -> NDArray[Any]:
+    if values.dtype.kind not in "biuf":
+        raise InvalidValueError(f"{what} must be real numbers, found {values.dtype}; look at its files")
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(values, dtype=wanted.dtype)
+    if converted.dtype.kind == "f" and not np.isfinite(converted).all():
+        bad = values[~np.isfinite(converted)].flat[0]
+        raise DamagedClipError(f"{what} must be numbers that {wanted.dtype} can hold, found {bad:g}; look at its files")
+    return converted
+
+
+def fingerprints(stored: bytes, rows: int) -> NDArray[np.int64]:
     """Compute a number for each row that equal rows share, and others do not.
 
     Args:
-        values: ``(rows, ...)``.
+        stored: Of all rows, one after the other.
+        rows: How many.
 
     Returns:
         Shape ``(rows,)``: the first 8 bytes of each row's SHA-256.
 
     Example:
-        >>> one, two, three = fingerprints(np.array([[1, 2], [3, 4], [1, 2]]))
+        >>> one, two, three = fingerprints(b"abcdab", 3)
         >>> bool(one == three), bool(one == two)
         (True, False)
     """
-    digests = [sha256(np.ascontiguousarray(row).tobytes()).digest()[:8] for row in values]
+    size = len(stored) // rows
+    digests = [sha256(stored[size * row : size * (row + 1)]).digest()[:8] for row in range(rows)]
     return np.frombuffer(b"".join(digests), dtype=np.int64)

@@ -1,5 +1,6 @@
 """Prepare a data set from the user's own files: in parallel, with progress, and from where a killed run was."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -10,12 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from msam.checks import as_count
 from msam.data.archives.packages import Report, silent
 from msam.data.media.opening import DamagedClipError
-from msam.data.prepared.parts import Field, Part, Rows
-from msam.data.prepared.reading import is_there
+from msam.data.prepared.parts import Field, Part, Rows, as_bytes
+from msam.data.prepared.reading import read_manifest
 from msam.data.prepared.working import WORKING, Entry, Working, read_journal, reopen
 from msam.errors import InvalidValueError
+from msam.storage import refuse
 
 FORMAT = 1
 """Of the manifest."""
@@ -23,10 +28,17 @@ FORMAT = 1
 _SHOWN = 5
 _CHUNK = 1 << 20
 
+Result = tuple[Entry, dict[str, bytes] | None]
+"""What is known of a part, and its rows as they are stored."""
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What to prepare."""
+    """What to prepare.
+
+    Raises:
+        InvalidValueError: If there are no parts, or two have one name.
+    """
 
     name: str
     """Of the set."""
@@ -36,7 +48,7 @@ class Plan:
     read: Callable[[Part], tuple[Rows, tuple[str, ...]]]
     """From a part to its rows and what is odd about it; raises `DamagedClipError` for one that cannot be used."""
     settings: Mapping[str, Any]
-    """JSON-able: what the arrays depend on, besides the files."""
+    """JSON-able: what the arrays depend on, besides the parts' files."""
     expected: Mapping[str, int]
     """What the literature counts -> how many."""
     count: Callable[[Sequence[Part]], Mapping[str, int]]
@@ -44,11 +56,16 @@ class Plan:
     absent: Sequence[str] = ()
     """What the source has that cannot be a part, and why; each begins with its name."""
 
+    def __post_init__(self) -> None:
+        names = [part.name for part in self.parts]
+        if not names or len(set(names)) < len(names):
+            raise InvalidValueError(f"{self.name} must have parts with names of their own, found {len(names)} parts")
+
 
 def prepare(
     plan: Plan, target: Path, *, jobs: int | None = None, leave_out_damaged: bool = False, progress: Report = silent
 ) -> Path:
-    """Prepare a set, unless it is there already with the same settings and parts.
+    """Prepare a set, unless it is there already, from the same files with the same settings.
 
     Args:
         plan: What to prepare.
@@ -61,27 +78,64 @@ def prepare(
         The target.
 
     Raises:
-        InvalidValueError: If parts cannot be used, or are absent, and that was not allowed; what was read is kept, so that the
-            next call reads only what is missing or was changed.
+        InvalidValueError: If parts cannot be used and that was not allowed: what was read is kept, so that the next call reads
+            only what is missing or was changed, and a set that was there stays; or if another process prepares it.
         StorageError: If the disk refuses.
 
-    Cost: memory for `jobs` x 2 parts.
+    Cost: memory for `jobs` x 2 parts. A file counts as changed where its size or its time of change is another.
     """
+    jobs = (os.cpu_count() or 1) if jobs is None else as_count("jobs", jobs, 1)
+    target = target.resolve()
     folder = target.with_name(target.name + WORKING)
-    if is_there(target, plan.settings, [part.name for part in plan.parts]):
-        if not _is_mended(plan, target):
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f"{target.name}.lock"), timeout=0):
+            return _prepare(plan, target, folder, jobs, progress, leave_out_damaged=leave_out_damaged)
+    except Timeout as error:
+        raise InvalidValueError(
+            f"{plan.name} must be prepared by one process at a time, found another one at work in {str(folder)!r}; wait for "
+            "it, or set MSAM_CACHE to another folder"
+        ) from error
+    except OSError as error:
+        refuse(target.parent, error)
+
+
+def _prepare(plan: Plan, target: Path, folder: Path, jobs: int, progress: Report, *, leave_out_damaged: bool) -> Path:
+    manifest = read_manifest(target)
+    if manifest is not None and manifest["settings"] == _as_json(plan.settings):
+        if _is_current(plan, target, manifest):
             return target
-        reopen(target, folder)
+        if not folder.exists():
+            reopen(target, folder)
     with Working(folder, plan.fields, plan.parts, plan.settings) as working:
-        _read_all(plan, working, jobs or os.cpu_count() or 1, progress)
-        working.flush()
-        damaged = {name: entry.damage for name, entry in working.entries.items() if entry.damage}
+        _read_all(plan, working, jobs, progress)
+        damaged = {part.name: found for part in plan.parts if (found := working.entries[part.name].damage)}
         if (damaged or plan.absent) and not leave_out_damaged:
             raise InvalidValueError(_refusal(plan, damaged))
         if len(damaged) == len(plan.parts):
             raise InvalidValueError(f"{plan.name} must have parts that can be used, found none: {next(iter(damaged.values()))}")
         working.finish(target, _manifest(plan, working.entries))
     return target
+
+
+def _is_current(plan: Plan, target: Path, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a prepared set is of these parts, as their files are now; those that were left out, too."""
+    journal = read_journal(target)
+    infos = {part["name"]: part["info"] for part in manifest["parts"]}
+    if manifest["planned"] != [part.name for part in plan.parts]:
+        return False
+    for part in plan.parts:
+        entry = journal.get(part.name)
+        if entry is None or (part.name in infos and infos[part.name] != _as_json(part.info)):
+            return False
+        is_whole = all(path.is_file() for path in part.files)
+        if not _is_done(part, entry, plan.source) and (is_whole or not entry.damage):
+            return False
+    return True
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
 
 
 def _read_all(plan: Plan, working: Working, jobs: int, progress: Report) -> None:
@@ -92,8 +146,8 @@ def _read_all(plan: Plan, working: Working, jobs: int, progress: Report) -> None
     progress(what, done, total)
     with ThreadPoolExecutor(jobs, thread_name_prefix="prepare") as pool:
         try:
-            for part, entry, found in _in_turn(pool, lambda part: _read_one(plan, part), left, 2 * jobs):
-                working.store(part, entry, found)
+            for entry, stored in _in_turn(pool, lambda part: _read_one(plan, part), left, 2 * jobs):
+                working.store(entry, stored)
                 done += 1
                 progress(what, done, total)
         except BaseException:
@@ -101,12 +155,10 @@ def _read_all(plan: Plan, working: Working, jobs: int, progress: Report) -> None
             raise
 
 
-def _in_turn(
-    pool: ThreadPoolExecutor, read: Callable[[Part], tuple[Part, Entry, Rows | None]], parts: Sequence[Part], ahead: int
-) -> Iterator[tuple[Part, Entry, Rows | None]]:
+def _in_turn(pool: ThreadPoolExecutor, read: Callable[[Part], Result], parts: Sequence[Part], ahead: int) -> Iterator[Result]:
     """Give results as they come, with no more than some in memory."""
     left = iter(parts)
-    running: set[Future[tuple[Part, Entry, Rows | None]]] = {pool.submit(read, part) for part in islice(left, ahead)}
+    running: set[Future[Result]] = {pool.submit(read, part) for part in islice(left, ahead)}
     while running:
         done, running = wait(running, return_when=FIRST_COMPLETED)
         # What failed comes last, so that nothing that was read beside it is lost.
@@ -115,7 +167,7 @@ def _in_turn(
             running |= {pool.submit(read, part) for part in islice(left, 1)}
 
 
-def _read_one(plan: Plan, part: Part) -> tuple[Part, Entry, Rows | None]:
+def _read_one(plan: Plan, part: Part) -> Result:
     files = {}
     for path in part.files:
         try:
@@ -123,12 +175,13 @@ def _read_one(plan: Plan, part: Part) -> tuple[Part, Entry, Rows | None]:
             version = known.st_size, known.st_mtime_ns
             files[_inside(path, plan.source)] = (*version, _checksum(path, version))
         except OSError as error:
-            return part, Entry(part.name, files, f"{path.name} cannot be read: {error.strerror or error}"), None
+            why = f"{_inside(path, plan.source)} cannot be read: {error.strerror or error}"
+            return Entry(part.name, files, why), None
     try:
         found, notes = plan.read(part)
+        return Entry(part.name, files, notes=notes), as_bytes(plan.fields, found, part)
     except DamagedClipError as error:
-        return part, Entry(part.name, files, str(error)), None
-    return part, Entry(part.name, files, notes=notes), found
+        return Entry(part.name, files, str(error)), None
 
 
 def _is_done(part: Part, entry: Entry | None, source: Path) -> bool:
@@ -139,17 +192,7 @@ def _is_done(part: Part, entry: Entry | None, source: Path) -> bool:
         now = {_inside(path, source): path.stat() for path in part.files}
     except OSError:
         return False
-    return all((now[name].st_size, now[name].st_mtime_ns) == tuple(known[:2]) for name, known in entry.files.items())
-
-
-def _is_mended(plan: Plan, target: Path) -> bool:
-    """Tell whether a part that was left out has other files now."""
-    known = read_journal(target)
-    left_out = [part for part in plan.parts if part.name not in known or known[part.name].damage]
-    return any(
-        all(path.is_file() for path in part.files) and not _is_done(part, known.get(part.name), plan.source)
-        for part in left_out
-    )
+    return all(name in entry.files and (seen.st_size, seen.st_mtime_ns) == entry.files[name][:2] for name, seen in now.items())
 
 
 def _inside(path: Path, source: Path) -> str:
@@ -164,6 +207,24 @@ def _checksum(path: Path, version: tuple[int, int]) -> str:  # noqa: ARG001
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def checksums(paths: Sequence[Path]) -> dict[str, str]:
+    """Compute the SHA-256 of files that say which rows are in which split, for a plan's settings.
+
+    Args:
+        paths: Of the files.
+
+    Returns:
+        File's name -> SHA-256.
+
+    Raises:
+        InvalidValueError: If one cannot be read.
+    """
+    try:
+        return {path.name: _checksum(path, (path.stat().st_size, path.stat().st_mtime_ns)) for path in paths}
+    except OSError as error:
+        raise InvalidValueError(f"all of {[path.name for path in paths]} must be files, found: {error}") from error
 
 
 def _refusal(plan: Plan, damaged: Mapping[str, str]) -> str:

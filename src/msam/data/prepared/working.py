@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from msam.data.prepared.parts import Field, Part, Rows, as_bytes
+from msam.data.prepared.parts import Field, Part
 from msam.storage import refuse, write_json
 
 MANIFEST = "manifest.json"
@@ -21,8 +22,6 @@ WORKING = ".preparing"
 """How the name of the folder ends until all is done."""
 
 _STATE, _JOURNAL = "state.json", "journal.jsonl"
-_EVERY = 64
-"""Parts between two flushes to the disk; what a kill of the machine may lose."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +36,27 @@ class Entry:
     notes: tuple[str, ...] = ()
     """What is odd about it."""
     crc: Mapping[str, int] | None = None
-    """Field's name -> checksum of its rows."""
+    """Field's name -> checksum of its rows; None if it cannot be used."""
 
 
 class Working:
-    """Rows that are being written, and the journal. Use it in a ``with`` statement; `store` belongs to one thread."""
+    """Rows that are being written, and the journal. Use it in a ``with`` statement, in one thread and one process.
+
+    What the journal says is believed as far as the rows have the checksums that it tells.
+    """
 
     def __init__(self, folder: Path, fields: Mapping[str, Field], parts: Sequence[Part], settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.fields = fields
-        self._first = dict(
-            zip((part.name for part in parts), np.cumsum([0, *(part.rows for part in parts)]).tolist(), strict=False)
-        )
-        self._rows = sum(part.rows for part in parts)
+        ends = np.cumsum([part.rows for part in parts]).tolist()
+        self._parts = {part.name: (end - part.rows, part.rows) for part, end in zip(parts, ends, strict=True)}
+        self._rows = ends[-1]
         self._files: dict[str, IO[bytes]] = {}
         self._offsets: dict[str, int] = {}
-        self._waiting: list[Entry] = []
-        self._open(settings, parts)
+        self._open(settings)
 
-    def _open(self, settings: Mapping[str, Any], parts: Sequence[Part]) -> None:
-        names = sha256("\n".join(f"{part.name} {part.rows}" for part in parts).encode()).hexdigest()
+    def _open(self, settings: Mapping[str, Any]) -> None:
+        names = sha256("\n".join(f"{name} {rows}" for name, (_, rows) in self._parts.items()).encode()).hexdigest()
         fields = {name: asdict(field) for name, field in self.fields.items()}
         state = json.loads(json.dumps({"settings": settings, "parts": names, "fields": fields}))
         if _read_state(self.folder) != state:
@@ -66,65 +66,56 @@ class Working:
             for name, field in self.fields.items():
                 self._files[name], self._offsets[name] = _open_array(self.folder / f"{name}.npy", field, self._rows)
             write_json(self.folder / _STATE, state)
-            self.entries = read_journal(self.folder)
-            self._journal = (self.folder / _JOURNAL).open("a", encoding="utf-8")
+            known = read_journal(self.folder)
+            self.entries = {name: entry for name, entry in known.items() if name in self._parts and self._is_true(entry)}
+            self._journal = (self.folder / _JOURNAL).open("w", encoding="utf-8")
+            for entry in self.entries.values():
+                self._note(entry)
         except OSError as error:
             refuse(self.folder, error)
+
+    def _is_true(self, entry: Entry) -> bool:
+        """Tell whether the rows are those that the journal speaks of."""
+        first, rows = self._parts[entry.part]
+        for name, crc in (entry.crc or {}).items():
+            size = self.fields[name].row_bytes
+            self._files[name].seek(self._offsets[name] + first * size)
+            if crc32(self._files[name].read(rows * size)) != crc:
+                return False
+        return bool(entry.damage) or entry.crc is not None
+
+    def _note(self, entry: Entry) -> None:
+        self._journal.write(json.dumps(asdict(entry)) + "\n")
+        self._journal.flush()
 
     def __enter__(self) -> "Working":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            self.flush()
-        finally:
-            self._journal.close()
-            for stream in self._files.values():
-                stream.close()
+        for close in (self._journal.close, *(stream.close for stream in self._files.values())):
+            with suppress(OSError):  # a disk that is full, which was said already
+                close()
 
-    def store(self, part: Part, entry: Entry, found: Rows | None) -> None:
-        """Write a part's rows, and note what is known of it.
+    def store(self, entry: Entry, stored: Mapping[str, bytes] | None) -> None:
+        """Write a part's rows, then the line of the journal that vouches for them.
 
         Args:
-            part: The part.
-            entry: What is known.
-            found: Its rows; None if it is damaged.
-
-        Raises:
-            InvalidValueError: If the rows have another shape.
-            StorageError: If the disk refuses.
-        """
-        crc = None
-        if found is not None:
-            stored = as_bytes(self.fields, found, part)
-            crc = {name: crc32(values) for name, values in stored.items()}
-            try:
-                for name, values in stored.items():
-                    place = self._offsets[name] + self._first[part.name] * self.fields[name].row_bytes
-                    self._files[name].seek(place)
-                    self._files[name].write(values)
-            except OSError as error:
-                refuse(self.folder, error)
-        self._waiting.append(Entry(entry.part, entry.files, entry.damage, entry.notes, crc))
-        if len(self._waiting) >= _EVERY:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits: first the rows, then the journal that vouches for them.
+            entry: What is known of the part.
+            stored: Field's name -> bytes; None if it is damaged.
 
         Raises:
             StorageError: If the disk refuses.
         """
+        first, _ = self._parts[entry.part]
+        crc = None if stored is None else {name: crc32(values) for name, values in stored.items()}
         try:
-            for stream in self._files.values():
+            for name, values in (stored or {}).items():
+                stream = self._files[name]
+                stream.seek(self._offsets[name] + first * self.fields[name].row_bytes)
+                stream.write(values)
                 stream.flush()
-                os.fsync(stream.fileno())
-            for entry in self._waiting:
-                self._journal.write(json.dumps(asdict(entry)) + "\n")
-                self.entries[entry.part] = entry
-            self._waiting.clear()
-            self._journal.flush()
-            os.fsync(self._journal.fileno())
+            self.entries[entry.part] = Entry(entry.part, entry.files, entry.damage, entry.notes, crc)
+            self._note(self.entries[entry.part])
         except OSError as error:
             refuse(self.folder, error)
 
@@ -138,10 +129,11 @@ class Working:
         Raises:
             StorageError: If the disk refuses.
         """
-        self.flush()
         sizes = {name: self._offsets[name] + self._rows * field.row_bytes for name, field in self.fields.items()}
-        write_json(self.folder / MANIFEST, {**manifest, "bytes": sizes})
         try:
+            for number in (self._journal.fileno(), *(stream.fileno() for stream in self._files.values())):
+                os.fsync(number)
+            write_json(self.folder / MANIFEST, {**manifest, "bytes": sizes})
             if target.exists():
                 shutil.rmtree(target)
             self.folder.rename(target)
@@ -150,7 +142,9 @@ class Working:
 
 
 def reopen(target: Path, working: Path) -> None:
-    """Turn a prepared set back into one under way, so that parts that were left out can be read.
+    """Go on from a prepared set, which stays as it is until the new one is whole.
+
+    The arrays are links to the same files, where the disk can do that: only rows of parts that were left out are written.
 
     Args:
         target: The set's folder.
@@ -161,14 +155,25 @@ def reopen(target: Path, working: Path) -> None:
     """
     try:
         shutil.rmtree(working, ignore_errors=True)
-        target.rename(working)
-        (working / MANIFEST).unlink()
+        working.mkdir(parents=True)
+        for path in target.iterdir():
+            if path.name in {_STATE, _JOURNAL}:
+                shutil.copy2(path, working / path.name)
+            elif path.name != MANIFEST:
+                _link(path, working / path.name)
     except OSError as error:
-        refuse(target, error)
+        refuse(working, error)
+
+
+def _link(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copy2(path, other)
 
 
 def read_journal(folder: Path) -> dict[str, Entry]:
-    """Read what is done; a last line that was cut is not, and is removed.
+    """Read what is done, up to a line that was cut or is none.
 
     Args:
         folder: Of a preparation, or a prepared set.
@@ -177,22 +182,18 @@ def read_journal(folder: Path) -> dict[str, Entry]:
         Part's name -> what is known of it.
     """
     found: dict[str, Entry] = {}
-    path = folder / _JOURNAL
-    if not path.exists():
+    try:
+        lines = (folder / _JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
         return found
-    whole, lines = [], path.read_text(encoding="utf-8").splitlines(keepends=True)
     for line in lines:
         try:
-            said = json.loads(line) if line.endswith("\n") else None
-        except ValueError:
-            said = None
-        if said is None:
+            said = json.loads(line) if line.endswith("\n") else {}
+            files = {name: (int(size), int(time), str(digest)) for name, (size, time, digest) in said["files"].items()}
+            crc = None if said["crc"] is None else {name: int(known) for name, known in said["crc"].items()}
+            found[said["part"]] = Entry(said["part"], files, str(said["damage"]), tuple(said["notes"]), crc)
+        except (ValueError, KeyError, TypeError, AttributeError):
             break
-        whole.append(line)
-        files = {name: tuple(known) for name, known in said["files"].items()}
-        found[said["part"]] = Entry(said["part"], files, said["damage"], tuple(said["notes"]), said["crc"])
-    if len(whole) < len(lines):
-        path.write_text("".join(whole), encoding="utf-8")
     return found
 
 
@@ -205,7 +206,12 @@ def _read_state(folder: Path) -> Any:
 
 def _open_array(path: Path, field: Field, rows: int) -> tuple[IO[bytes], int]:
     """Open an ``.npy`` file of the full length, which takes room as it is filled; tell where its rows begin."""
-    if not path.exists():
+    try:
+        whole = np.load(path, mmap_mode="r", allow_pickle=False)
+        if whole.shape != (rows, *field.shape) or whole.dtype != np.dtype(field.dtype):
+            raise ValueError("another array")
+    except (ValueError, EOFError, OSError):
+        path.unlink(missing_ok=True)
         np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(field.dtype), shape=(rows, *field.shape))
     stream = path.open("r+b")
     version = np.lib.format.read_magic(stream)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msam.data.media.opening import DamagedClipError
-from msam.data.prepared.parts import Field, Part, Rows, fingerprints
+from msam.data.prepared.parts import Field, Part, Rows, with_prints
 from msam.data.prepared.preparing import Plan
 from msam.data.published.source import find_in
 
@@ -61,9 +61,8 @@ def plan_av_mnist(source: Path) -> Plan:
         "image": Field((1, 28, 28), "float32"),
         "audio": Field((1, 112, 112), "float16"),
         "target": Field((), "int64"),
-        "image_print": Field((), "int64"),
-        "audio_print": Field((), "int64"),
     }
+    fields = with_prints(fields, "image", "audio")
     return Plan("av-mnist", source, parts, fields, _read, {}, EXPECTED, _count)
 
 
@@ -101,5 +100,4 @@ def _read(part: Part) -> tuple[Rows, tuple[str, ...]]:
     if target.min() < 0 or target.max() > 9 or (target != labels.reshape(-1)).any():
         raise DamagedClipError(f"{part.name} must have labels of 0 to 9, found {labels.min():g} to {labels.max():g}")
     image, audio = (array.astype(np.float32) / 255 for array in values)
-    prints = {f"{name}_print": fingerprints(array) for name, array in (("image", images), ("audio", sounds))}
-    return {"image": image, "audio": audio, "target": target, **prints}, ()
+    return {"image": image, "audio": audio, "target": target}, ()

@@ -1,5 +1,6 @@
 """AVE: events that are seen and heard in videos of 10 s; clips with one of 28 events, and segments of one second."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -51,23 +52,24 @@ EVENTS = (
 FRAMES, SECONDS = 4, 10
 EXPECTED = {"clips": 4143, "train": 3339, "validation": 402, "test": 402}
 
+_LINE = re.compile(r"(?P<event>[^&]+)&(?P<id>[A-Za-z0-9_-]+)&[^&]*&(?P<start>[0-9]+)&(?P<end>[0-9]+)")
 _COLUMNS = {"paper": 1004, "ogm-ge": 625}
 _LISTS = {"train": "trainSet.txt", "validation": "valSet.txt", "test": "testSet.txt"}
 
 
-def plan_ave(source: Path, *, spectrogram: Literal["paper", "ogm-ge"] = "paper", size: int = 224) -> Plan:
+def plan_ave(source: Path, *, spectrogram: Literal["paper", "ogm-ge"] = "paper", frame_size: int = 224) -> Plan:
     """Plan to prepare AVE's clips: a spectrogram of 10 s and four frames, 2.5 s apart.
 
     Args:
         source: A folder with ``AVE/ID.mp4``, ``trainSet.txt``, ``valSet.txt`` and ``testSet.txt``, whose lines are
             ``EVENT&ID&QUALITY&START&END``.
         spectrogram: As in `plan_crema_d`; ``"paper"`` gives 257 x 1004.
-        size: Pixels of a frame's side.
+        frame_size: Pixels of a frame's side.
 
     Returns:
-        The plan. Fields ``audio`` float16, ``visual`` uint8 (4, 3, size, size), ``frames`` and ``target``, 0 to 27 in the
-        order of `EVENTS`. Parts tell ``video``, which several clips may share, ``split`` of the literature, ``start`` and
-        ``end`` of the event in seconds.
+        The plan. Fields ``audio`` float16, ``visual`` uint8, (4, 3, frame_size, frame_size), ``frames`` and
+        ``target``, 0 to 27 in the order of `EVENTS`. Parts tell ``video``, which several clips may share, ``split`` of the
+        literature, ``start`` and ``end`` of the event in seconds.
 
     Raises:
         InvalidValueError: If files are not there, or a line is another.
@@ -77,12 +79,12 @@ def plan_ave(source: Path, *, spectrogram: Literal["paper", "ogm-ge"] = "paper",
     Source: Y. Tian and others, *Audio-Visual Event Localization in Unconstrained Videos*, ECCV 2018, arXiv:1803.08842.
     """
     check_choice("spectrogram", spectrogram, list(_COLUMNS))
-    size = as_count("size", size, 1)
+    frame_size = as_count("frame_size", frame_size, 1)
     source = source.absolute()
     videos, *lists = find_in(source, ("AVE", *_LISTS.values()), "AVE", ORIGIN)
     parts, names = [], set()
     for split, path in zip(_LISTS, lists, strict=True):
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in _lines(path):
             event, video, start, end = _read_line(line, f"line {number} of {path.name}")
             name = f"{video} {event}"
             while name in names:
@@ -99,27 +101,35 @@ def plan_ave(source: Path, *, spectrogram: Literal["paper", "ogm-ge"] = "paper",
         parts=parts,
         fields={
             "audio": Field((257, _COLUMNS[spectrogram]), "float16"),
-            "visual": Field((FRAMES, 3, size, size), "uint8"),
+            "visual": Field((FRAMES, 3, frame_size, frame_size), "uint8"),
             "frames": Field((), "int64"),
             "target": Field((), "int64"),
         },
-        read=partial(_read, spectrogram=spectrogram, size=size),
-        settings={"spectrogram": spectrogram, "size": size},
+        read=partial(_read, spectrogram=spectrogram, size=frame_size),
+        settings={"spectrogram": spectrogram, "frame_size": frame_size},
         expected=EXPECTED,
         count=_count,
     )
 
 
-def _lines(path: Path) -> list[str]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line and not line.startswith("Category&")]
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """List the lines that name a clip, with their numbers."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidValueError(f"{path.name} must be a list in UTF-8, found: {error}; download it again") from error
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
+    return [(number, line) for number, line in numbered if line and not line.startswith("Category&")]
 
 
 def _read_line(line: str, where: str) -> tuple[str, str, int, int]:
-    fields = line.split("&")
-    if len(fields) != 5 or fields[0] not in EVENTS or not (fields[3] + fields[4]).isdigit():
+    found = _LINE.fullmatch(line)
+    if found is None or found["event"] not in EVENTS:
         raise InvalidValueError(f"{where} must be EVENT&ID&QUALITY&START&END with one of the 28 events, found {line!r}")
-    return fields[0], fields[1], int(fields[3]), int(fields[4])
+    start, end = int(found["start"]), int(found["end"])
+    if not 0 <= start <= end <= SECONDS:
+        raise InvalidValueError(f"{where} must have an event in seconds 0 to {SECONDS}, found {start} to {end}")
+    return found["event"], found["id"], start, end
 
 
 def _count(parts: Sequence[Part]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """AVE's segments: which event, or none, each second of a video shows, from the features that the authors hand out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msam.data.media.opening import DamagedClipError
-from msam.data.prepared.parts import Field, Part, Rows, fingerprints
-from msam.data.prepared.preparing import Plan
+from msam.data.prepared.parts import Field, Part, Rows, with_prints
+from msam.data.prepared.preparing import Plan, checksums
 from msam.data.published.ave import ORIGIN
 from msam.data.published.source import find_in
 from msam.errors import InvalidValueError
@@ -35,7 +35,8 @@ def plan_ave_segments(source: Path) -> Plan:
 
     Returns:
         The plan. Fields ``audio`` float32 (10, 128), ``visual`` float16 (10, 7, 7, 512), ``target`` (10,), 0 to 27 the event
-        and 28 none, ``split``: 0 training, 1 validation, 2 test, -1 none, and a fingerprint of each row's pictures.
+        and 28 none, ``split``: 0 training, 1 validation, 2 test, -1 none, and fingerprints of each row's ``audio`` and
+        ``visual``.
 
     Raises:
         InvalidValueError: If files are not there or are others, an order names a row twice, or h5py is not installed.
@@ -46,12 +47,10 @@ def plan_ave_segments(source: Path) -> Plan:
     paths = find_in(source, (*_FEATURES, *_ORDERS.values()), "AVE's segments", ORIGIN)
     features = dict(zip(_FEATURES, paths, strict=False))
     total = _check(features)
-    orders = {split: _read_h5(source / name, "order").astype(np.int64) for split, name in _ORDERS.items()}
+    orders = {split: _read_order(source / name, total) for split, name in _ORDERS.items()}
     listed = np.concatenate(list(orders.values()))
-    if len(set(listed.tolist())) < len(listed) or listed.min() < 0 or listed.max() >= total:
-        raise InvalidValueError(
-            f"the orders of AVE must name each of {total} rows at most once, found others; download them again"
-        )
+    if len(set(listed.tolist())) < len(listed):
+        raise InvalidValueError(f"the orders of AVE must name each of {total} rows at most once, found one twice")
     split_of = np.full(total, -1)
     for number, rows in enumerate(orders.values()):
         split_of[rows] = number
@@ -64,18 +63,26 @@ def plan_ave_segments(source: Path) -> Plan:
         "visual": Field((SEGMENTS, 7, 7, 512), "float16"),
         "target": Field((SEGMENTS,), "int64"),
         "split": Field((), "int64"),
-        "visual_print": Field((), "int64"),
     }
     return Plan(
         "ave-segments",
         source,
         parts,
-        fields,
+        with_prints(fields, "audio", "visual"),
         partial(_read, split_of=split_of),
-        {},
+        {"orders": checksums([source / name for name in _ORDERS.values()])},
         EXPECTED,
         partial(_count, split_of=split_of),
     )
+
+
+def _read_order(path: Path, total: int) -> NDArray[np.int64]:
+    order = np.asarray(_read_h5(path, "order"))
+    if order.ndim != 1 or order.dtype.kind not in "iu" or not len(order) or order.min() < 0 or order.max() >= total:
+        raise InvalidValueError(
+            f"{path.name} must hold numbers of rows, 0 to {total - 1}, found {order.dtype} of shape {order.shape}"
+        )
+    return order.astype(np.int64)
 
 
 def _count(parts: Sequence[Part], *, split_of: NDArray[np.int64]) -> dict[str, int]:
@@ -105,21 +112,21 @@ def _check(features: dict[str, Path]) -> int:
 
 
 def _shape_of(path: Path) -> tuple[int, ...]:
-    h5py = _h5py()
-    try:
-        with h5py.File(path, "r") as file:
-            return tuple(file[_KEY].shape)
-    except (OSError, KeyError) as error:
-        raise InvalidValueError(
-            f"{path.name} must be a whole HDF5 file with {_KEY!r}, found: {error}; download it again"
-        ) from error
+    return _with_h5(path, _KEY, lambda values: tuple(values.shape))  # type: ignore[no-any-return]
 
 
 def _read_h5(path: Path, key: str, rows: slice = slice(None)) -> Any:
+    return _with_h5(path, key, lambda values: values[rows])
+
+
+def _with_h5(path: Path, key: str, use: Callable[[Any], Any]) -> Any:
     h5py = _h5py()
     try:
         with h5py.File(path, "r") as file:
-            return file[key][rows]
+            values = file[key]
+            if not hasattr(values, "dtype") or values.dtype.kind not in "iuf" or not values.ndim:
+                raise KeyError(f"no array of real numbers named {key}")
+            return use(values)
     except (OSError, KeyError) as error:
         raise DamagedClipError(
             f"{path.name} must be a whole HDF5 file with {key!r}, found: {error}; download it again"
@@ -131,10 +138,4 @@ def _read(part: Part, *, split_of: NDArray[np.int64]) -> tuple[Rows, tuple[str, 
     audio, visual, labels = (_read_h5(path, _KEY, rows) for path in part.files)
     if not (labels.sum(-1) == 1).all() or not np.isin(labels, (0, 1)).all():
         raise DamagedClipError(f"{part.name} must have one label for each second, found others in labels.h5")
-    return {
-        "audio": audio,
-        "visual": visual,
-        "target": labels.argmax(-1),
-        "split": split_of[rows],
-        "visual_print": fingerprints(visual),
-    }, ()
+    return {"audio": audio, "visual": visual, "target": labels.argmax(-1), "split": split_of[rows]}, ()

@@ -32,7 +32,7 @@ _FORMS = {"paper": (16_000, 299), "ogm-ge": (22_050, 188)}
 """How sound is put into a spectrogram -> sampling rate and columns."""
 
 
-def plan_crema_d(source: Path, *, spectrogram: Literal["paper", "ogm-ge"] = "paper", size: int = 224) -> Plan:
+def plan_crema_d(source: Path, *, spectrogram: Literal["paper", "ogm-ge"] = "paper", frame_size: int = 224) -> Plan:
     """Plan to prepare CREMA-D: a spectrogram of 3 s and frames at one a second of each clip.
 
     Args:
@@ -40,22 +40,22 @@ def plan_crema_d(source: Path, *, spectrogram: Literal["paper", "ogm-ge"] = "pap
         spectrogram: ``"paper"``: 16 kHz, `msam.data.media.spectrograms.log_density` with windows of 512 that share 353 samples,
             257 x 299: the shape that the Modality-Aware paper states. ``"ogm-ge"``: 22.05 kHz, `log_spectrogram` with
             windows of 512 every 353 samples, 257 x 188, as the code of OGM-GE has it. A shorter sound is repeated.
-        size: Pixels of a frame's side.
+        frame_size: Pixels of a frame's side.
 
     Returns:
-        The plan. Fields ``audio`` float16 (257, 299), ``visual`` uint8 (3, 3, size, size), ``frames``, how many of these are
-        different ones, and ``target``, 0 to 5 in the order of `EMOTIONS`. Parts tell ``actor`` and ``sentence``.
+        The plan. Fields ``audio`` float16 (257, 299), ``visual`` uint8 (3, 3, frame_size, frame_size), ``frames``, how many of
+        these are different ones, and ``target``, 0 to 5 in the order of `EMOTIONS`. Parts tell ``actor`` and ``sentence``.
 
     Raises:
         InvalidValueError: If the folders are not there or hold no clip, or a setting is unknown.
 
-    Deviations: frames are pressed into a square of `size` before they are cut, not after. Numbers of a spectrogram are rounded
-    to half precision, a relative 0.0005.
+    Deviations: frames are pressed into a square of `frame_size` before they are cut, not after. Numbers of a spectrogram are
+    rounded to half precision, a relative 0.0005.
 
     Source: H. Cao and others, IEEE Transactions on Affective Computing 5(4), 2014, doi:10.1109/TAFFC.2014.2336244.
     """
     check_choice("spectrogram", spectrogram, list(_FORMS))
-    size = as_count("size", size, 1)
+    frame_size = as_count("frame_size", frame_size, 1)
     source = source.absolute()
     sounds, videos = find_in(source, (_SOUND, _VIDEO), "CREMA-D", ORIGIN)
     parts, absent = [], []
@@ -74,12 +74,12 @@ def plan_crema_d(source: Path, *, spectrogram: Literal["paper", "ogm-ge"] = "pap
         parts=parts,
         fields={
             "audio": Field((257, _FORMS[spectrogram][1]), "float16"),
-            "visual": Field((FRAMES, 3, size, size), "uint8"),
+            "visual": Field((FRAMES, 3, frame_size, frame_size), "uint8"),
             "frames": Field((), "int64"),
             "target": Field((), "int64"),
         },
-        read=partial(_read, spectrogram=spectrogram, size=size),
-        settings={"spectrogram": spectrogram, "size": size},
+        read=partial(_read, spectrogram=spectrogram, size=frame_size),
+        settings={"spectrogram": spectrogram, "frame_size": frame_size},
         expected={"clips": CLIPS, "actors": ACTORS, "test clips": TEST_CLIPS},
         count=_count,
         absent=absent,

@@ -100,7 +100,7 @@ def know_crema_d(prepared: Prepared) -> Known:
 
 
 def know_ave(prepared: Prepared) -> Known:
-    """Tell the splits of AVE: the authors' lists, which share videos of two events, or videos apart.
+    """Tell the splits of AVE: the authors' lists, which share videos of two events, or videos apart, by their content.
 
     Args:
         prepared: The set.
@@ -110,7 +110,7 @@ def know_ave(prepared: Prepared) -> Known:
     """
     names = np.array(["train", "validation", "test"])
     split = (prepared.info("split")[:, None] == names).argmax(1)
-    return Known(prepared.column("target"), split, prepared.info("video"))
+    return Known(prepared.column("target"), split, prepared.info("sha256"))
 
 
 def know_av_mnist(prepared: Prepared) -> Known:
@@ -129,7 +129,7 @@ def know_av_mnist(prepared: Prepared) -> Known:
 
 
 def know_ur_funny(prepared: Prepared) -> Known:
-    """Tell the splits of UR-FUNNY: the authors', or without equal punchlines.
+    """Tell the splits of UR-FUNNY: the authors', or without punchlines that are equal in words, sound or face.
 
     Args:
         prepared: The set.
@@ -139,11 +139,12 @@ def know_ur_funny(prepared: Prepared) -> Known:
     """
     names = np.array(["train", "validation", "test"])
     split = (prepared.info("split")[:, None] == names).argmax(1)
-    return Known(prepared.column("target"), split, None, (prepared.column("text_print"),))
+    prints = tuple(map(prepared.column, ("text_print", "audio_print", "visual_print")))
+    return Known(prepared.column("target"), split, None, prints)
 
 
 def know_ave_segments(prepared: Prepared) -> Known:
-    """Tell the splits of AVE's segments, by video: the authors', or without videos that are in two.
+    """Tell the splits of AVE's segments, by video: the authors', or without videos that are equal in sound or picture.
 
     Args:
         prepared: The set.
@@ -151,4 +152,5 @@ def know_ave_segments(prepared: Prepared) -> Known:
     Returns:
         What decides; the target is that of the first segment.
     """
-    return Known(prepared.column("target")[:, 0], prepared.column("split"), None, (prepared.column("visual_print"),))
+    prints = tuple(map(prepared.column, ("audio_print", "visual_print")))
+    return Known(prepared.column("target")[:, 0], prepared.column("split"), None, prints)

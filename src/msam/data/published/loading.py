@@ -112,8 +112,9 @@ def split_published(
         seed: As in `msam.data.published.dealing.deal`.
         rows: Training rows to keep (of AVE's segments, videos); all where None.
         label_noise: Share in [0, 1] of the training labels that are replaced by another class.
-        split: ``"literature"``, or ``"leak-free"``: actors apart (CREMA-D), videos apart (AVE), without training rows that
-            equal one of validation or test in some modality (AV-MNIST, UR-FUNNY, AVE's segments).
+        split: ``"literature"``, or ``"leak-free"``: actors apart (CREMA-D), videos apart (AVE), or without training rows that
+            equal one of validation or test in some modality as a whole (AV-MNIST, UR-FUNNY, the videos of AVE's segments),
+            and without validation rows that equal one of the test.
 
     Returns:
         The splits, float32. Each channel (each feature of sequences) has mean 0 and standard deviation 1 over the training

@@ -58,7 +58,7 @@ class PublishedSet:
             jobs: Parts that are read at the same time; as many as there are processors where None.
             leave_out_damaged: Whether to go on without parts that cannot be used.
             progress: Is told how far it is.
-            **settings: Of `plan`, such as ``size=96``.
+            **settings: Of `plan`, such as ``frame_size=96``.
 
         Returns:
             The prepared set.

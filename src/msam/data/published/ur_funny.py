@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from msam.data.archives.pickles import read_pickle
 from msam.data.media.opening import DamagedClipError
-from msam.data.prepared.parts import Field, Part, Rows, fingerprints
+from msam.data.prepared.parts import Field, Part, Rows, with_prints
 from msam.data.prepared.preparing import Plan
 from msam.data.published.source import find_in
 from msam.errors import InvalidValueError
@@ -23,6 +23,7 @@ WORDS = 20
 EXPECTED = {"clips": 16_514}
 
 _BLOCK = 500
+_AUDIO = 81
 _FOLDS = "data_folds.pkl"
 _OFFICIAL = (
     _FOLDS,
@@ -44,7 +45,7 @@ class _Read:
     splits: Mapping[str, Sequence[Any]]
     sizes: Mapping[str, int]
     words: int
-    give: Callable[[str, int, int], Rows]
+    give: Callable[[str, int, int], tuple[Rows, tuple[str, ...]]]
 
 
 def plan_ur_funny(source: Path) -> Plan:
@@ -55,7 +56,7 @@ def plan_ur_funny(source: Path) -> Plan:
 
     Returns:
         The plan. Fields ``text`` float32 (20, 300), ``audio`` (20, 81), ``visual`` (20, 75 or 371), with zeros before short
-        ones, ``target``, 1 if it is funny, and a fingerprint of each row's text, by which equal rows are found. Parts tell
+        ones, ``target``, 1 if it is funny, and fingerprints of each modality's rows, by which equal ones are found. Parts tell
         ``split``.
 
     Raises:
@@ -78,7 +79,9 @@ def plan_ur_funny(source: Path) -> Plan:
     def rows(part: Part) -> tuple[Rows, tuple[str, ...]]:
         with lock:
             known = read()
-        return _finite(known.give(part.info["split"], part.info["first"], part.rows))
+        found, notes = known.give(part.info["split"], part.info["first"], part.rows)
+        whole, more = _finite(found)
+        return whole, (*notes, *more)
 
     known = read()
     parts = [
@@ -87,8 +90,8 @@ def plan_ur_funny(source: Path) -> Plan:
         for first in range(0, len(names), _BLOCK)
     ]
     fields = {name: Field((known.words, known.sizes[name]), "float32") for name in _MODALITIES}
-    fields |= {"target": Field((), "int64"), "text_print": Field((), "int64")}
-    return Plan("ur-funny", source, parts, fields, rows, {"words": known.words}, EXPECTED, _count)
+    fields["target"] = Field((), "int64")
+    return Plan("ur-funny", source, parts, with_prints(fields, *_MODALITIES), rows, {"words": known.words}, EXPECTED, _count)
 
 
 def _count(parts: Sequence[Part]) -> dict[str, int]:
@@ -116,7 +119,13 @@ def _load(path: Path) -> Any:
 def _read_official(paths: Mapping[str, Path]) -> _Read:
     """Read the authors' pickles, which name each row, and give words as numbers in a list of vectors."""
     folds, words, covarep, openface, labels, vectors = (_load(paths[name]) for name in _OFFICIAL)
-    table = np.asarray(vectors, dtype=np.float32)
+    for name, held in zip(_OFFICIAL, (folds, words, covarep, openface, labels), strict=False):
+        if not isinstance(held, dict):
+            raise InvalidValueError(f"{name} must hold rows by their names, found {type(held).__name__}; download it again")
+    try:
+        table = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(f"word_embedding_list.pkl must hold vectors of one size, found: {error}") from error
     splits = {split: list(folds[key]) for split, key in _SPLITS.items() if key in folds}
     names = [name for group in splits.values() for name in group]
     lacking = [name for name in names if any(name not in known for known in (words, covarep, openface, labels))]
@@ -125,23 +134,62 @@ def _read_official(paths: Mapping[str, Path]) -> _Read:
             f"the pickles of UR-FUNNY must have features and labels of all rows of train, dev and test, found {list(folds)} "
             f"and {len(lacking)} rows that lack some, such as {lacking[:3]}; download them again"
         )
-    first = names[0]
-    sizes = {"text": table.shape[1]}
-    sizes |= {
-        name: np.asarray(known[first]["punchline_features"]).shape[-1]
-        for name, known in (("audio", covarep), ("visual", openface))
-    }
+    if len(set(names)) < len(names):
+        raise InvalidValueError(f"{_FOLDS} must name each row once, found some twice; download it again")
+    if table.ndim != 2:
+        raise InvalidValueError(f"word_embedding_list.pkl must hold vectors of one size, found shape {table.shape}")
+    known = {"text": words, "audio": covarep, "visual": openface}
+    sizes = {"text": table.shape[1], "audio": _AUDIO, "visual": _width(openface[names[0]], names[0])}
 
-    def give(split: str, start: int, count: int) -> Rows:
+    def give(split: str, start: int, count: int) -> tuple[Rows, tuple[str, ...]]:
         chosen = splits[split][start : start + count]
-        text = [table[np.asarray(words[name]["punchline_embedding_indexes"], dtype=np.int64)] for name in chosen]
-        rows = {"text": _padded(text, sizes["text"])}
-        for modality, known in (("audio", covarep), ("visual", openface)):
-            rows[modality] = _padded([known[name]["punchline_features"] for name in chosen], sizes[modality])
-        target = np.array([int(labels[name]) for name in chosen])
-        return {**rows, "target": target, "text_print": fingerprints(rows["text"])}
+        found = [_steps({key: held[name] for key, held in known.items()}, table, sizes, name) for name in chosen]
+        rows = {key: _padded([steps[key] for steps in found], sizes[key]) for key in _MODALITIES}
+        uneven = sum(len({len(values) for values in steps.values()}) > 1 for steps in found)
+        notes = (f"punchlines with other numbers of words in other modalities: {uneven}",) if uneven else ()
+        return {**rows, "target": _labels([labels[name] for name in chosen], "humor_label_sdk.pkl")}, notes
 
     return _Read(splits, sizes, WORDS, give)
+
+
+def _width(held: Any, name: Any) -> int:
+    """Tell how many features a word's face has, from one that has words."""
+    values = np.asarray(held.get("punchline_features") if isinstance(held, dict) else None)
+    if values.ndim != 2:
+        raise InvalidValueError(f"row {name} of the pickles must have features for each word, found shape {values.shape}")
+    return int(values.shape[1])
+
+
+def _steps(held: Mapping[str, Any], table: NDArray[np.float32], sizes: Mapping[str, int], name: Any) -> dict[str, NDArray[Any]]:
+    """Look up one row's words in all modalities."""
+    try:
+        index = np.asarray(held["text"]["punchline_embedding_indexes"])
+        found = {key: np.asarray(held[key]["punchline_features"], dtype=np.float32) for key in ("audio", "visual")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedClipError(f"row {name} of the pickles must have a punchline's features, found: {error!r}") from error
+    if not index.size:
+        index = index.astype(np.int64)
+    if index.ndim != 1 or index.dtype.kind not in "iu" or (index.size and not 0 <= index.min() <= index.max() < len(table)):
+        raise DamagedClipError(
+            f"row {name} of the pickles must have words of 0 to {len(table) - 1}, found {index.tolist()[:5]}"
+        )
+    for key, values in found.items():
+        if values.size and (values.ndim != 2 or values.shape[1] != sizes[key]):
+            raise DamagedClipError(
+                f"row {name} of the pickles must have {key} of {sizes[key]} features a word, found {values.shape}"
+            )
+    return {"text": table[index], **found}
+
+
+def _labels(labels: Sequence[Any], what: str) -> NDArray[np.int64]:
+    """Read labels, which are 0 and 1, or -1 and 1."""
+    try:
+        values = np.asarray(labels, dtype=np.float64).reshape(len(labels))
+    except (TypeError, ValueError) as error:
+        raise DamagedClipError(f"{what} must hold a label of 0 or 1 for each row, found {labels[:3]}") from error
+    if not np.isin(values, (-1, 0, 1)).all():
+        raise DamagedClipError(f"{what} must hold labels of 0 or 1, found {sorted(set(values.tolist()))[:5]}")
+    return (values > 0).astype(np.int64)
 
 
 def _padded(sequences: Sequence[Any], size: int) -> NDArray[np.float32]:
@@ -158,24 +206,32 @@ def _read_one(path: Path) -> _Read:
     """Read the one pickle of MultiBench: arrays by split."""
     whole = _load(path)
     parts = {"train": "train", "validation": "valid", "test": "test"}
-    needed = {"text", "audio", "vision", "labels"}
-    if not isinstance(whole, dict) or any(key not in whole or needed - set(whole[key]) for key in parts.values()):
-        raise InvalidValueError(
-            f"{path.name} must hold train, valid and test, each with {sorted(needed)}, found something else"
-        )
-    arrays = {
-        split: {name: np.asarray(whole[key]["vision" if name == "visual" else name]) for name in (*_MODALITIES, "labels")}
-        for split, key in parts.items()
-    }
+    arrays: dict[str, dict[str, NDArray[Any]]] = {}
+    for split, key in parts.items():
+        held = whole.get(key) if isinstance(whole, dict) else None
+        named = {"text": "text", "audio": "audio", "visual": "vision", "labels": "labels"}
+        if not isinstance(held, dict) or any(name not in held for name in named.values()):
+            raise InvalidValueError(
+                f"{path.name} must hold train, valid and test, each with {list(named.values())}, found something else"
+            )
+        arrays[split] = {name: np.asarray(held[other]) for name, other in named.items()}
     first = arrays["train"]
+    for split, known in arrays.items():
+        wrong = [
+            name
+            for name in _MODALITIES
+            if known[name].dtype.kind not in "iuf" or known[name].ndim != 3 or known[name].shape[1:] != first[name].shape[1:]
+        ]
+        if wrong or len({len(values) for values in known.values()}) > 1 or len({known[n].shape[1] for n in _MODALITIES}) > 1:
+            shapes = {name: values.shape for name, values in known.items()}
+            raise InvalidValueError(
+                f"{path.name} must hold arrays (rows, words, features) of the same rows and words, found {shapes} in {split}"
+            )
 
-    def give(split: str, start: int, count: int) -> Rows:
+    def give(split: str, start: int, count: int) -> tuple[Rows, tuple[str, ...]]:
         block = slice(start, start + count)
         rows = {name: arrays[split][name][block].astype(np.float32) for name in _MODALITIES}
-        labels = arrays[split]["labels"][block].reshape(-1)
-        if len(labels) != len(rows["text"]) or not np.isin(labels, (-1, 0, 1)).all():
-            raise DamagedClipError(f"{path.name} must have a label of 0 or 1 for each row of {split}, found others")
-        return {**rows, "target": (labels > 0).astype(np.int64), "text_print": fingerprints(rows["text"])}
+        return {**rows, "target": _labels(arrays[split]["labels"][block].reshape(-1).tolist(), path.name)}, ()
 
     sizes = {name: first[name].shape[-1] for name in _MODALITIES}
     splits = {split: range(len(known["text"])) for split, known in arrays.items()}
