@@ -1,9 +1,9 @@
-"""Draw a row of each data set that is pictures or signals, for docs/data.md.
+"""Draw a row of each data set, for docs/data.md.
 
-    msam data coloured-mnist    # and watch, hanzi, stamps, av-digits
+    msam data coloured-mnist    # and watch, hanzi, stamps, av-digits, emoji, fashion-mnist
     python scripts/draw_data.py
 
-Writes docs/images/data-NAME.png.
+Writes docs/images/data-NAME.png. That of the stamps is not committed: they are under the GPL.
 """
 
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
-from msam.data import find_dataset
+from msam.data import find_dataset, load_emoji
 from msam.data.archives.packages import cache_folder
 from msam.data.sets.av_digits import split_av_digits
 from msam.data.sets.colours import AS_IN_TRAINING, PALETTES, SHIFTED, Painter
+from msam.data.sets.emoji_groups import GROUPS
 from msam.data.sets.hanzi import FILE as HANZI
 from msam.data.sets.stamps import CATEGORIES
 from msam.data.sets.stamps import FILE as STAMPS
@@ -130,9 +131,121 @@ def draw_av_digits() -> plt.Figure:
     return figure
 
 
+def _bare(axes: np.ndarray) -> None:
+    for each in axes.flat:
+        each.set_xticks([])
+        each.set_yticks([])
+
+
+def draw_mfeat() -> plt.Figure:
+    """A digit of each class, and its moments."""
+    arrays = find_dataset("mfeat").load(["pix", "zer"])
+    moments = (arrays.inputs["zer"] - arrays.inputs["zer"].mean(0)) / arrays.inputs["zer"].std(0)
+    figure, axes = plt.subplots(2, 10, figsize=(9, 2.4), height_ratios=(1.5, 1))
+    for digit in range(10):
+        row = int(np.flatnonzero(arrays.target == digit)[7])
+        axes[0, digit].imshow(arrays.inputs["pix"][row].reshape(16, 15), cmap="gray_r")
+        axes[1, digit].bar(np.arange(47), moments[row], width=1.0)
+        axes[1, digit].set_ylim(-4, 4)
+    _bare(axes)
+    axes[0, 0].set_ylabel("pix", rotation=0, ha="right", va="center", fontsize=8)
+    axes[1, 0].set_ylabel("zer", rotation=0, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def draw_htad() -> plt.Figure:
+    """Features of three tasks, in standard deviations."""
+    arrays = find_dataset("htad").load()
+    figure, axes = plt.subplots(2, 3, figsize=(8, 3), sharey=True)
+    for column, task in enumerate((0, 3, 6)):
+        row = int(np.flatnonzero(arrays.target == task)[5])
+        axes[0, column].set_title(f"task {task}", fontsize=9)
+        for line, name in enumerate(("audio", "accel")):
+            values = arrays.inputs[name]
+            axes[line, column].bar(np.arange(values.shape[1]), ((values - values.mean(0)) / values.std(0))[row], width=0.8)
+            axes[line, column].set_ylim(-4, 4)
+            axes[line, column].tick_params(labelsize=7)
+    for line, name in enumerate(("audio, 36", "accel, 16")):
+        axes[line, 0].set_ylabel(name, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def draw_hog_mnist() -> plt.Figure:
+    """Four views of three digits."""
+    arrays = find_dataset("hog-mnist").load()
+    figure, axes = plt.subplots(3, 4, figsize=(8, 3.4), sharey=True)
+    for line, digit in enumerate((0, 4, 8)):
+        row = int(np.flatnonzero(arrays.target == digit)[3])
+        for column in range(4):
+            axes[line, column].bar(np.arange(192), arrays.inputs[f"hog{column}"][row], width=1.0)
+            axes[0, column].set_title(f"hog{column}", fontsize=9)
+        axes[line, 0].set_ylabel(str(digit), rotation=0, ha="right", va="center")
+    _bare(axes)
+    figure.tight_layout()
+    return figure
+
+
+def draw_coloured_digits() -> plt.Figure:
+    """Ten digits, gray and in the colours of training and test."""
+    arrays = find_dataset("coloured-digits").load()
+    gray, target = arrays.inputs["gray"], arrays.target
+    rows = np.array([int(np.flatnonzero(target == digit)[7]) for digit in range(10)])
+    white = np.asarray(gray, dtype=np.float64)[rows].reshape(10, 16, 15, 1)
+    white = white / white.max()
+    painted = [
+        Painter(target, 0, stream).paint(rows, PALETTES["corners"], share)
+        for stream, share in ((AS_IN_TRAINING, 1.0), (SHIFTED, 0.0))
+    ]
+    figure, axes = plt.subplots(3, 10, figsize=(7, 2.4))
+    for line, colours in enumerate([np.ones((10, 3)), *painted]):
+        for place in range(10):
+            axes[line, place].imshow(np.clip(white[place] * colours[place], 0, 1))
+    for line, title in enumerate(("gray", "coloured,\nin training", "coloured,\nin the test")):
+        axes[line, 0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
+    _bare(axes)
+    return figure
+
+
+def draw_emoji() -> plt.Figure:
+    """One of each group, by the artists whose licences ask for no more than attribution."""
+    emoji = load_emoji()
+    artists = ("google", "twitter")
+    figure, axes = plt.subplots(2, 9, figsize=(9, 2.3))
+    for column, group in enumerate(GROUPS):
+        row = [place for place, known in enumerate(emoji.groups) if known == group][11]
+        axes[0, column].set_title(emoji.names[row].replace(" ", "\n", 1), fontsize=6)
+        for line, artist in enumerate(artists):
+            axes[line, column].imshow(emoji.images[artist][row])
+    for line, artist in enumerate(artists):
+        axes[line, 0].set_ylabel(artist, rotation=0, ha="right", va="center", fontsize=8)
+    _bare(axes)
+    return figure
+
+
+def draw_fashion_mnist() -> plt.Figure:
+    """One of each kind, in two halves."""
+    arrays = find_dataset("fashion-mnist").load()
+    figure, axes = plt.subplots(2, 10, figsize=(9, 1.3))
+    for kind in range(10):
+        row = int(np.flatnonzero(arrays.target == kind)[1])
+        for line, name in enumerate(("upper", "lower")):
+            axes[line, kind].imshow(arrays.inputs[name][row, 0], cmap="gray")
+    for line, name in enumerate(("upper", "lower")):
+        axes[line, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    _bare(axes)
+    return figure
+
+
 def main() -> None:
     """Draw them all."""
     for name, draw in (
+        ("mfeat", draw_mfeat),
+        ("htad", draw_htad),
+        ("hog-mnist", draw_hog_mnist),
+        ("coloured-digits", draw_coloured_digits),
+        ("emoji", draw_emoji),
+        ("fashion-mnist", draw_fashion_mnist),
         ("coloured-mnist", draw_coloured_mnist),
         ("watch", draw_watch),
         ("hanzi", draw_hanzi),
