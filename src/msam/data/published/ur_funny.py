@@ -139,7 +139,7 @@ def _read_official(paths: Mapping[str, Path]) -> _Read:
     if table.ndim != 2:
         raise InvalidValueError(f"word_embedding_list.pkl must hold vectors of one size, found shape {table.shape}")
     known = {"text": words, "audio": covarep, "visual": openface}
-    sizes = {"text": table.shape[1], "audio": _AUDIO, "visual": _width(openface[names[0]], names[0])}
+    sizes = {"text": table.shape[1], "audio": _AUDIO, "visual": _width(openface, names)}
 
     def give(split: str, start: int, count: int) -> tuple[Rows, tuple[str, ...]]:
         chosen = splits[split][start : start + count]
@@ -152,12 +152,13 @@ def _read_official(paths: Mapping[str, Path]) -> _Read:
     return _Read(splits, sizes, WORDS, give)
 
 
-def _width(held: Any, name: Any) -> int:
-    """Tell how many features a word's face has, from one that has words."""
-    values = np.asarray(held.get("punchline_features") if isinstance(held, dict) else None)
-    if values.ndim != 2:
-        raise InvalidValueError(f"row {name} of the pickles must have features for each word, found shape {values.shape}")
-    return int(values.shape[1])
+def _width(openface: Mapping[Any, Any], names: Sequence[Any]) -> int:
+    """Tell how many features a word's face has, from the first punchline that has words."""
+    for name in names:
+        held = openface[name].get("punchline_features") if isinstance(openface[name], dict) else None
+        if isinstance(held, list | np.ndarray) and len(held) and np.ndim(held[0]) == 1:
+            return len(held[0])
+    raise InvalidValueError("openface_features_sdk.pkl must have features for each word of a punchline, found none")
 
 
 def _steps(held: Mapping[str, Any], table: NDArray[np.float32], sizes: Mapping[str, int], name: Any) -> dict[str, NDArray[Any]]:
