@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 _MODULES = {"accelerate": "accelerate.py", "lightning": "lightning", "transformers": "transformers.py"}
+collect_ignore_glob = ["docs/*.py", "docs/reference/*"]
 collect_ignore = [f"src/msam/integrations/{name}" for library, name in _MODULES.items() if find_spec(library) is None]
 
 
