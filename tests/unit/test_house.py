@@ -108,3 +108,13 @@ def test_files_of_weights_are_read_without_running_what_is_in_them():
     for path in [*pages, *code]:
         for call in re.findall(r"torch\.load\([^\n]*", path.read_text(encoding="utf-8")):
             assert "weights_only=True" in call or path == Path(__file__), f"{path}: {call}"
+
+
+def test_the_findings_are_listed_and_each_says_what_was_seen():
+    listed = (ROOT / "findings" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "findings").glob("*.sh"):
+        assert f"({path.name})" in listed
+        said = path.read_text(encoding="utf-8")
+        assert "set -euo pipefail" in said
+        assert "mktemp -d" in said
+        assert "==" in said, "packages are pinned"
