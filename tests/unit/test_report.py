@@ -15,7 +15,7 @@ from msam.compare import Findings, find_out
 from msam.compare.recipes import find_recipe
 from msam.compare.trials import Setting
 from msam.report import print_report, state_verdict, write_page
-from msam.report.drawing import METHOD_STYLES, MODALITY_STYLES
+from msam.report.drawing import INK, METHOD_STYLES, MODALITY_STYLES
 from msam.report.page import render_page
 from msam.report.printing import print_reports, render_table
 from msam.report.side_tables import calibration_content, control_content
@@ -433,7 +433,7 @@ def page() -> str:
 def test_the_page_loads_nothing(page: str) -> None:
     reader = read(page)
     assert reader.loaded and all(target.startswith(("#", "data:")) for target in reader.loaded)
-    assert "script" not in reader.tags
+    assert reader.tags.count("script") == 1 and "<script>" in page, "one script, in the page itself"
     assert "@import" not in page and not re.search(r"url\((?!#)", page)
 
 
@@ -449,17 +449,27 @@ def test_the_page_reads_in_order(page: str) -> None:
         "msam: sharpness-aware minimization for multimodal learning",
         state_verdict(FULL).headline[:40],
         "Advice.",
+        'id="forest"',
+        '<nav aria-labelledby="contents">',
         "<h2>Caveats</h2>",
         "<h2>Results</h2>",
-        'id="forest"',
-        'id="starvation"',
-        "Modality by modality",
-        "<h2>Cost</h2>",
         'id="compute"',
+        "<h3>Cost</h3>",
+        "<h2>Branches</h2>",
+        'id="starvation"',
+        "Modality by modality</h3>",
+        "<h2>Missing modalities</h2>",
+        'id="missing"',
+        "<h2>Curves</h2>",
+        'id="learning"',
+        "<h2>Contributions</h2>",
         'id="contributions"',
-        'id="strengths"',
         'id="alone"',
+        "<h2>Trials</h2>",
+        'id="search"',
+        "<h2>Data</h2>",
         "msam compare --out &#39;&lt;folder&gt;&#39;",
+        "<h3>Machine and versions</h3>",
         "Nadeau and Bengio",
         "arXiv 2510.24919",
     ]
@@ -468,14 +478,19 @@ def test_the_page_reads_in_order(page: str) -> None:
 
 
 def test_figures_are_named_take_the_text_colour_and_keep_text_as_text(page: str) -> None:
-    figures = re.findall(r"<svg viewBox.*?</svg>", page, flags=re.DOTALL)
-    assert len(figures) == 4 + 2 + 3 + 2
+    figures = re.findall(r"<svg id=.*?</svg>", page, flags=re.DOTALL)
+    assert len(figures) == 1 + 2 + 1 + 1 + 1 + 2 + 2 + 3, (
+        "differences, cost, starvation, missing, curves, shares, alone, trials"
+    )
     for figure in figures:
         tree = ElementTree.fromstring(figure)
-        assert tree.attrib["role"] == "img" and tree[0].tag == "title" and tree[0].text
-        assert "currentColor" in figure and "#010203" not in figure and "#000000" not in figure
-    forest = next(figure for figure in figures if 'id="forest-title"' in figure)
+        assert tree.attrib["role"] == "img" and re.search(r"\d", tree.attrib["aria-label"])
+        assert tree.attrib["fill"] == "currentColor" and "#000000" not in figure
+        assert tree.findall("text") and tree.findall(".//title"), "words, and points that say their numbers"
+    forest = next(figure for figure in figures if 'id="forest-panel"' in figure)
     assert "Modality-Aware SAM: +2.0 [" in forest
+    assert "Modality-Aware SAM +2.0 points, -" in forest and "The band of equivalence is ± 1.0 points" in forest
+    assert len(re.findall(r"<title>SAM, seed \d: [+-]\d", forest)) == len(BASE), "one dot a seed"
 
 
 def luminance(color: str) -> float:
@@ -488,7 +503,7 @@ def test_series_are_told_apart_on_both_backgrounds_and_without_colour() -> None:
     for styles in (list(METHOD_STYLES.values()), list(MODALITY_STYLES)):
         assert len({style.marker for style in styles}) == len(styles)
         for style in styles:
-            if style.color != "#010203":
+            if style.color != INK:
                 assert 1.05 / (luminance(style.color) + 0.05) >= 3, style
                 assert (luminance(style.color) + 0.05) / (luminance("#15181c") + 0.05) >= 3, style
 
@@ -496,11 +511,11 @@ def test_series_are_told_apart_on_both_backgrounds_and_without_colour() -> None:
 @pytest.mark.parametrize(
     ("arguments", "present", "absent"),
     [
-        ({"scores": {"base": BASE}}, ["contributions", "alone"], ["forest", "starvation", "compute", "strengths"]),
-        ({"scores": TIE}, ["forest", "strengths"], ["starvation"]),
+        ({"scores": {"base": BASE}}, ["contributions", "alone"], ["forest", "starvation", "compute", "search"]),
+        ({"scores": TIE}, ["forest", "search"], ["starvation"]),
         ({"scores": TIE, "names": ("image",)}, ["forest", "compute"], ["contributions", "alone", "starvation"]),
         ({"scores": TIE, "names": ("a", "b", "c"), "joint": 0.5}, ["starvation", "contributions"], []),
-        ({"scores": TIE, "rho": [0.1]}, ["forest"], ["strengths"]),
+        ({"scores": TIE, "rho": [0.1]}, ["forest"], ["search"]),
         ({"scores": {"base": BASE, "modality_aware_sam": shifted(0.02)}}, ["forest", "alone"], []),
         ({"scores": {name: values[:1] for name, values in TIE.items()}}, ["forest"], ["starvation"]),
     ],
@@ -531,7 +546,7 @@ def test_another_metric_is_written_as_plain_numbers() -> None:
     assert "points" not in " ".join([verdict.headline, *verdict.details])
     assert results_content(findings).columns[1:3] == ("Mean gain", "To SGD")
     assert results_content(findings).rows[0][1].startswith("72 ± ")
-    assert "Mean gain against compute" in render_page(findings)
+    assert "Mean gain against measured time" in render_page(findings)
 
 
 def test_write_page_writes_the_page_and_nothing_else(page: str, tmp_path: Path) -> None:

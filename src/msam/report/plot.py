@@ -209,7 +209,7 @@ class Chart:
 
     def text(
         self, place: tuple[float, float], text: str, *, anchor: str = "start", size: float = 12, bold: bool = False,
-        room: float | None = None,
+        halo: bool = False, room: float | None = None,
     ) -> None:  # fmt: skip
         """Write a text.
 
@@ -219,11 +219,13 @@ class Chart:
             anchor: "start", "middle" or "end".
             size: Of the letters.
             bold: Whether it is a heading.
+            halo: Whether what lies behind is kept off the letters.
             room: Its width at most; a longer text is cut, with a sign that it was.
         """
         looks = "" if anchor == "start" else f' text-anchor="{anchor}"'
         looks += "" if size == 12 else f' font-size="{size:g}"'
         looks += ' font-weight="600"' if bold else ""
+        looks += f' stroke="{PAPER}" stroke-width="3" paint-order="stroke"' if halo else ""
         x, y = place
         shown = text if room is None else fit(text, room, size)
         self._parts.append(f'<text x="{_px(x)}" y="{_px(y)}"{looks}>{escape(shown)}</text>')

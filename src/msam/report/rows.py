@@ -111,9 +111,9 @@ def _paint_ground(chart: Chart, ground: Ground) -> None:
 def _paint_row(chart: Chart, row: Row, top: float, join: bool) -> None:
     room = chart.right - chart.left
     note = row.note if text_width(row.note) < room - text_width(row.head) - 6 else ""
-    chart.text((chart.left, top + 14), fit(row.head, room))
+    chart.text((chart.left, top + 14), fit(row.head, room), halo=True)
     if note:
-        chart.text((chart.right, top + 14), note, anchor="end")
+        chart.text((chart.right, top + 14), note, anchor="end", halo=True)
     y = top + _HEAD + _STEP / 2
     if row.dots and row.items:
         style = Style(row.items[0].style.color, "o")

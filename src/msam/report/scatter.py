@@ -4,15 +4,15 @@ import math
 from collections.abc import Callable
 
 from msam.compare import Findings, MethodFindings
-from msam.report.axes import Axis, Margins
+from msam.report.axes import Axis, Margins, text_width
 from msam.report.drawing import Figure, method_style, spread
 from msam.report.evidence import rivals
 from msam.report.plot import Chart
 from msam.report.units import Units, units_of, upper_first
 
 _SIZE = (400.0, 290.0)
-_NAMES = 150.0
-"""Room for the methods' names, in pixels."""
+_NAMES = 190.0
+"""Room for the methods' names at most, in pixels."""
 
 
 def compute_figure(findings: Findings) -> Figure | None:
@@ -66,7 +66,7 @@ def _panel(
         _SIZE,
         Axis.around([cost(method) for method in methods], 0.08),
         Axis.around(ends, 0.08),
-        Margins(right=_NAMES, top=26.0, bottom=44),
+        Margins(right=_room(methods), top=26.0, bottom=44),
     )
     chart.y_axis(units.header)
     chart.x_axis(x_label, ticks=chart.x.ticks(4), unit="x")
@@ -95,9 +95,13 @@ def _place(
     return x + aside, y
 
 
+def _room(methods: list[MethodFindings]) -> float:
+    return min(_NAMES, 14 + max(text_width(method.label, 11) for method in methods))
+
+
 def _name_points(chart: Chart, methods: list[MethodFindings], places: dict[str, tuple[float, float]]) -> None:
     """To the right of the axes, each with a line to its point."""
     heights = spread([places[method.name][1] for method in methods], 15.0, chart.top + 5, chart.bottom - 5)
     for method, height in zip(methods, heights, strict=True):
         chart.line(places[method.name], (chart.right + 6, height), color=method_style(method.name).color, width=0.7)
-        chart.text((chart.right + 9, height + 4), method.label, size=11, room=_NAMES - 11)
+        chart.text((chart.right + 9, height + 4), method.label, size=11, room=chart.size[0] - chart.right - 10)
