@@ -240,8 +240,16 @@ def test_records_as_a_table_leave_nothing_but_lists_out() -> None:
 
 
 def test_cells_with_commas_quotes_and_no_number() -> None:
-    rows = [["a", "b"], ['x, "y"', float("nan")], [None, True], ["é\n", 0.1 + 0.2]]
-    assert list(csv.reader(io.StringIO(csv_text(rows)))) == [["a", "b"], ['x, "y"', ""], ["", "true"], ["é\n", repr(0.1 + 0.2)]]
+    rows = [["a", "b"], ['x, "y"', float("nan")], [None, True], ["\u00e9", 0.1 + 0.2], ["-", -1.5]]
+    found = [["a", "b"], ['x, "y"', ""], ["", "true"], ["\u00e9", repr(0.1 + 0.2)], ["'-", "-1.5"]]
+    assert list(csv.reader(io.StringIO(csv_text(rows)))) == found
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@x", "a\x1b[31m\n\u202e\ud800"])
+def test_texts_in_a_table_are_no_formulas_and_hide_nothing(name: str) -> None:
+    [[cell]] = csv.reader(io.StringIO(csv_text([[name]])))
+    assert cell[0] not in "=+-@" and cell.isprintable()
+    cell.encode("utf-8")
 
 
 # -- plots ---------------------------------------------------------------------------------------------------------------

@@ -389,7 +389,7 @@ def test_the_page_reads_in_order(page: str) -> None:
 
 
 def test_figures_are_named_take_the_text_colour_and_keep_text_as_text(page: str) -> None:
-    figures = re.findall(r"<svg id=.*?</svg>", page, flags=re.DOTALL)
+    figures = re.findall(r"<svg [^>]*role=.*?</svg>", page, flags=re.DOTALL)
     assert len(figures) == 1 + 2 + 1 + 1 + 1 + 2 + 2 + 3, (
         "differences, cost, starvation, missing, curves, shares, alone, trials"
     )

@@ -7,10 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msam.compare.records import Record
+from msam.shown import make_visible
 
 _FIRST = ("method", "strength", "lr_factor", "seed", "selected_epoch", "learning_rate")
 _LAST = ("steps", "skipped", "gradient_evaluations", "forward_evaluations")
 _TEST = ("metric", "loss", "rows", "pool", "metrics", "calibration", "alone", "without", "contributions", "others")
+
+
+_FORMULA = ("=", "+", "-", "@")
 
 
 def flatten_record(record: Record) -> dict[str, Any]:
@@ -54,7 +58,8 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
         rows: The first names the columns.
 
     Returns:
-        Comma-separated values; nothing stands for None, NaN and infinity, and numbers are whole, not rounded.
+        Comma-separated values; nothing stands for None, NaN and infinity, and numbers are whole, not rounded. Hidden characters
+        of texts are escaped, and an apostrophe stands before one that a spreadsheet would take for a formula.
 
     Example:
         >>> csv_text([["name", "value"], ["a, b", 0.5], ["c", None]])
@@ -70,7 +75,12 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    return str(value).lower() if isinstance(value, bool) else value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        shown = make_visible(value)
+        return f"'{shown}" if shown.startswith(_FORMULA) else shown
+    return value
 
 
 def _add(found: dict[str, Any], head: str, part: Any) -> None:

@@ -240,7 +240,7 @@ class Chart:
             An ``<svg>`` element.
         """
         width, height = self.size
-        head = f'<svg id="{self.key}-panel" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img"'
+        head = f'<svg viewBox="0 0 {width:g} {height:g}" id="{self.key}-panel" width="{width:g}" height="{height:g}" role="img"'
         return f'{head} aria-label="{escape(label)}" fill="{INK}" font-size="12">{"".join(self._parts)}</svg>'
 
 
