@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,8 @@ def test_diagnose_names_the_starved_modality(tmp_path):
     assert "pix dominates" in found.out
     assert "zer is starved" in found.out
     assert "pix is starved" not in found.out
+    page = (tmp_path / "out" / "diagnosis.html").read_text(encoding="utf-8")
+    assert re.search('<p class="headline">zer is starved: ', page) and 'id="starvation"' in page
 
 
 def test_diagnose_looks_at_one_model_more_closely(tmp_path):

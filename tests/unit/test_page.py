@@ -18,7 +18,7 @@ from msam.report.axes import Axis, fit, text_width
 from msam.report.drawing import Style
 from msam.report.page import render_page
 from msam.report.plot import Chart
-from reported import CALIBRATED, FULL
+from reported import BASE, CALIBRATED, FULL, make_findings
 
 SECTIONS = [
     "verdict",
@@ -134,6 +134,21 @@ def test_several_comparisons_show_all_verdicts_and_pictures_first() -> None:
     targets = [link["attributes"]["href"] for link in tree.find("a") if link["attributes"]["href"].startswith("#")]
     ids = {found["attributes"]["id"] for found in tree.elements if "id" in found["attributes"]}
     assert "#part2-trust" in targets and {target[1:] for target in targets} <= ids
+
+
+def test_a_diagnosis_says_first_who_is_starved_and_shows_it() -> None:
+    tree = Tree(render_page(make_findings({"base": BASE}, joint=0.5), diagnosis=True))
+    [headline] = tree.find("p", **{"class": "headline"})
+    assert headline["text"].startswith(
+        "image is starved: a linear probe of its branch reads 50.0\N{NO-BREAK SPACE}% after joint"
+    )
+    assert next(figure["attributes"]["id"] for figure in tree.find("figure")) == "starvation"
+    assert len(list(tree.find("figure", id="starvation"))) == 1
+    fed = Tree(render_page(make_findings({"base": BASE}, joint=0.6), diagnosis=True))
+    [headline] = fed.find("p", **{"class": "headline"})
+    assert headline["text"].startswith("No branch ")
+    for findings in (make_findings({"base": BASE}, names=("image",)), make_findings({"base": BASE})):
+        assert list(Tree(render_page(findings, diagnosis=True)).find("p", **{"class": "headline"}))
 
 
 # -- for those who do not see, and without scripts -----------------------------------------------------------------------

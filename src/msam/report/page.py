@@ -35,21 +35,23 @@ SOURCES = (
 """Method, publication, and arXiv number."""
 
 
-def write_page(findings: Findings | Sequence[Findings], path: Path | str) -> None:
+def write_page(findings: Findings | Sequence[Findings], path: Path | str, *, diagnosis: bool = False) -> None:
     """Write the page, atomically.
 
     Args:
         findings: Of a comparison, or of several.
         path: Where to.
+        diagnosis: Whether it shall tell if a modality is starved, instead of which method is best.
     """
-    write_text(Path(path), render_page(findings))
+    write_text(Path(path), render_page(findings, diagnosis=diagnosis))
 
 
-def render_page(findings: Findings | Sequence[Findings]) -> str:
+def render_page(findings: Findings | Sequence[Findings], *, diagnosis: bool = False) -> str:
     """Build the page.
 
     Args:
         findings: Of a comparison, or of several: then their verdicts come first.
+        diagnosis: Whether it shall tell if a modality is starved, instead of which method is best.
 
     Returns:
         HTML; the same findings give the same text.
@@ -67,7 +69,7 @@ def render_page(findings: Findings | Sequence[Findings]) -> str:
     for place, each in enumerate(several):
         prefix = f"part{place + 1}-" if place else ""
         with keys_prefixed(prefix):
-            parts.append({"prefix": prefix, **part_content(each)})
+            parts.append({"prefix": prefix, **part_content(each, diagnosis=diagnosis)})
     style, script = (_inlined(name) for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("template.html.j2")

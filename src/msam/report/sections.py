@@ -6,6 +6,7 @@ from typing import Any
 from msam.compare import Findings
 from msam.compare.flat import records_csv
 from msam.report.curves import alone_figure, contributions_figure, learning_figure
+from msam.report.diagnosis import state_diagnosis
 from msam.report.differences import differences_figure
 from msam.report.drawing import Figure
 from msam.report.figures import calibration_figure, missing_figure, starvation_figure
@@ -28,11 +29,12 @@ class Section:
     """Figures and tables, in their order."""
 
 
-def part_content(findings: Findings) -> dict[str, Any]:
+def part_content(findings: Findings, *, diagnosis: bool = False) -> dict[str, Any]:
     """Collect what the page says of one comparison.
 
     Args:
         findings: Of the comparison.
+        diagnosis: Whether the question is if a modality is starved: then the verdict says so, beside the picture of branches.
 
     Returns:
         For the template; ``sections`` are those that have something to show.
@@ -40,13 +42,14 @@ def part_content(findings: Findings) -> dict[str, Any]:
     comparison = findings.comparison
     runs = [run for method in findings.methods for run in method.records]
     runs += [run for found in findings.runs_alone.values() for run in found]
-    sections = _sections(findings)
+    picture = starvation_figure(findings) if diagnosis else differences_figure(findings)
+    sections = _sections(findings, picture)
     trials = trials_content(findings)
     return {
         "comparison": comparison,
-        "verdict": state_verdict(findings),
+        "verdict": state_diagnosis(findings) if diagnosis else state_verdict(findings),
         "introduced": introduce(findings),
-        "picture": differences_figure(findings),
+        "picture": picture,
         "sections": sections,
         "contents": _contents(sections),
         "trials": trials,
@@ -57,11 +60,14 @@ def part_content(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _sections(findings: Findings) -> list[Section]:
+def _sections(findings: Findings, picture: Figure | None) -> list[Section]:
+    """All but what stands on the first screen already."""
+    starvation = starvation_figure(findings)
+    shown = starvation is not None and picture is not None and picture.key == starvation.key
     found = [
         _section("results", "Results", compute_figure(findings), results_content(findings), costs_content(findings),
                  metrics_content(findings), control_content(findings)),
-        _section("branches", "Branches", starvation_figure(findings),
+        _section("branches", "Branches", None if shown else starvation,
                  branches_content(findings) if findings.base.alone else None),
         _section("absence", "Missing modalities", missing_figure(findings), patterns_content(findings)),
         _section("trust", "Calibration", calibration_figure(findings), calibration_content(findings)),
