@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from hand_made import completed
-from msam.compare import Findings, find_out
+from msam.compare import RECIPES, Findings, find_out
 from msam.compare.trials import Setting
 from msam.report import print_report, state_verdict, write_page
-from msam.report.drawing import INK, METHOD_STYLES, MODALITY_STYLES
+from msam.report.drawing import INK, METHOD_STYLES, MODALITY_STYLES, method_style
 from msam.report.page import render_page
 from msam.report.printing import print_reports, render_table
 from msam.report.side_tables import calibration_content, control_content
@@ -402,6 +402,12 @@ def test_figures_are_named_take_the_text_colour_and_keep_text_as_text(page: str)
     assert "Modality-Aware SAM: +2.0 [" in forest
     assert "Modality-Aware SAM +2.0 points, -" in forest and "The band of equivalence is ± 1.0 points" in forest
     assert len(re.findall(r"<title>SAM, seed \d: [+-]\d", forest)) == len(BASE), "one dot a seed"
+
+
+def test_every_recipe_has_a_colour_and_marker_of_its_own() -> None:
+    styles = {(style.color, style.marker) for style in map(method_style, RECIPES)}
+    assert len(styles) == len(RECIPES)
+    assert method_style("somebody's own") == method_style("somebody's own")
 
 
 def luminance(color: str) -> float:

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from zlib import crc32
+
+from msam.compare import RECIPES
 
 INK = "currentColor"
 """The colour of text around the figure."""
@@ -59,7 +62,14 @@ MODALITY_STYLES = (
     Style("#b65fc0", "D", "2 2"),
     Style("#8a8a8a", "v", "8 3"),
 )
-_OTHERS = Style("#8a8a8a", "h", "4 2")
+_TAKEN = {(style.color, style.marker) for style in METHOD_STYLES.values()}
+_OTHERS = tuple(
+    Style(color, marker, dashes)
+    for marker, dashes in (("h", "4 2"), ("D", "3 3"), ("s", "6 2 2 2"), ("v", ""), ("^", "2 2"), ("P", "8 3"), ("o", "5 3"))
+    for color in ("#2b83d6", "#e0561b", "#1b9e4b", "#b65fc0", "#8a8a8a", "#b8860b")
+    if (color, marker) not in _TAKEN
+)
+_UNNAMED = tuple(name for name in RECIPES if name not in METHOD_STYLES)
 
 
 def method_style(name: str) -> Style:
@@ -69,9 +79,12 @@ def method_style(name: str) -> Style:
         name: Of the recipe.
 
     Returns:
-        Its style; a common one for recipes that have none of their own.
+        Its style; one of its own for each recipe of the library, and one by its name for others.
     """
-    return METHOD_STYLES.get(name, _OTHERS)
+    if name in METHOD_STYLES:
+        return METHOD_STYLES[name]
+    place = _UNNAMED.index(name) if name in _UNNAMED else crc32(name.encode("utf-8", "replace"))
+    return _OTHERS[place % len(_OTHERS)]
 
 
 def modality_style(place: int) -> Style:
