@@ -13,12 +13,14 @@ from urllib.parse import unquote
 
 import pytest
 
+from msam.compare import RECIPES
 from msam.compare.flat import csv_text, flatten_record, records_csv
 from msam.report.axes import Axis, fit, text_width
 from msam.report.drawing import Style
 from msam.report.page import render_page
 from msam.report.plot import Chart
-from reported import BASE, CALIBRATED, FULL, make_findings
+from msam.report.units import units_of
+from reported import BASE, CALIBRATED, FULL, make_findings, shifted
 
 SECTIONS = [
     "verdict",
@@ -149,6 +151,21 @@ def test_a_diagnosis_says_first_who_is_starved_and_shows_it() -> None:
     assert headline["text"].startswith("No branch ")
     for findings in (make_findings({"base": BASE}, names=("image",)), make_findings({"base": BASE})):
         assert list(Tree(render_page(findings, diagnosis=True)).find("p", **{"class": "headline"}))
+
+
+def test_many_methods_of_long_names_lose_no_number() -> None:
+    names = [name for name in RECIPES if name != "base"][:28]
+    found = make_findings({"base": BASE, **{name: shifted(0.004 * place) for place, name in enumerate(names)}})
+    tree = Tree(render_page(found))
+    [forest] = tree.find("svg", id="forest-panel")
+    heads = [text["text"] for text in tree.find("text") if forest in text["around"]]
+    for method in found.methods[1:]:
+        if not method.is_control:
+            gap = units_of(found).signed(method.to_base.mean)
+            assert [head for head in heads if re.search(rf": {re.escape(gap)} \[.*\]$", head)], method.label
+    [figure] = tree.find("figure", id="compute")
+    [legend] = [each for each in tree.find("ul", **{"class": "legend"}) if figure in each["around"]]
+    assert all(method.label in legend["text"] for method in found.methods), "names beside points would leave the figure"
 
 
 # -- for those who do not see, and without scripts -----------------------------------------------------------------------

@@ -86,9 +86,9 @@ def _row(findings: Findings, method: MethodFindings) -> Row:
         (units.scale(value), f"{method.label}, seed {seed}: {units.signed(value)}{points}")
         for seed, value in seed_differences(method, findings.base)
     ]
-    head = f"{method.label}: {units.signed(gap.mean)} {units.brackets(gap)}".rstrip()
+    tail = f": {units.signed(gap.mean)} {units.brackets(gap)}".rstrip()
     note = _judged(findings, method).removeprefix(", ") if known else "not to be judged"
-    return Row(head, (item,), note, tuple(dots))
+    return Row(method.label, (item,), tail, note, tuple(dots))
 
 
 def _caption(findings: Findings, count: int) -> str:

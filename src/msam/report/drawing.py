@@ -65,7 +65,16 @@ MODALITY_STYLES = (
 _TAKEN = {(style.color, style.marker) for style in METHOD_STYLES.values()}
 _OTHERS = tuple(
     Style(color, marker, dashes)
-    for marker, dashes in (("h", "4 2"), ("D", "3 3"), ("s", "6 2 2 2"), ("v", ""), ("^", "2 2"), ("P", "8 3"), ("o", "5 3"))
+    for marker, dashes in (
+        ("h", "4 2"),
+        ("D", "3 3"),
+        ("s", "6 2 2 2"),
+        ("v", ""),
+        ("^", "2 2"),
+        ("P", "8 3"),
+        ("o", "5 3"),
+        ("*", "3 2"),
+    )
     for color in ("#2b83d6", "#e0561b", "#1b9e4b", "#b65fc0", "#8a8a8a", "#b8860b")
     if (color, marker) not in _TAKEN
 )

@@ -27,7 +27,8 @@ def starvation_figure(findings: Findings) -> Figure | None:
     for place, (name, fate) in enumerate(findings.starvation.items()):
         both = (("joint", fate.joint, False), ("alone", fate.alone, True))
         items = [_item(units, f"{name}, {how}", gap, modality_style(place), hollow=hollow) for how, gap, hollow in both]
-        rows.append(Row(f"{name}: joint {units.plain(fate.joint.mean)}, alone {units.plain(fate.alone.mean)}", tuple(items)))
+        tail = f": joint {units.plain(fate.joint.mean)}, alone {units.plain(fate.alone.mean)}"
+        rows.append(Row(name, tuple(items), tail))
         data += [(name, how, gap.mean, gap.low, gap.high) for how, gap, _ in both]
     told = "; ".join(
         f"{name} joint {units.value(fate.joint.mean)}, alone {units.value(fate.alone.mean)}"
@@ -172,8 +173,9 @@ def calibration_figure(findings: Findings) -> Figure | None:
     for name, units, head in (("ece", ACCURACY, "Calibration error, %"), ("nll", plain, "Negative log-likelihood")):
         rows = [
             Row(
-                f"{method.label}: {units.plain(method.calibration[name].mean)}",
+                method.label,
                 (_item(units, method.label, method.calibration[name], method_style(method.name)),),
+                f": {units.plain(method.calibration[name].mean)}",
             )
             for method in findings.methods
         ]

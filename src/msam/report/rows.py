@@ -33,7 +33,10 @@ class Row:
     """A heading, and what stands below it."""
 
     head: str
+    """A name; it is cut where there is no room for all of it."""
     items: tuple[Item, ...]
+    tail: str = ""
+    """Numbers behind the name, which are never cut."""
     note: str = ""
     """At the heading's right end, where there is room."""
     dots: tuple[tuple[float, str], ...] = ()
@@ -110,8 +113,10 @@ def _paint_ground(chart: Chart, ground: Ground) -> None:
 
 def _paint_row(chart: Chart, row: Row, top: float, join: bool) -> None:
     room = chart.right - chart.left
-    note = row.note if text_width(row.note) < room - text_width(row.head) - 6 else ""
-    chart.text((chart.left, top + 14), fit(row.head, room), halo=True)
+    size = 12 if text_width(row.head + row.tail) <= room else 11
+    head = fit(row.head, room - text_width(row.tail, size), size) + row.tail
+    note = row.note if text_width(row.note) < room - text_width(head, size) - 6 else ""
+    chart.text((chart.left, top + 14), head, halo=True, size=size)
     if note:
         chart.text((chart.right, top + 14), note, anchor="end", halo=True)
     y = top + _HEAD + _STEP / 2

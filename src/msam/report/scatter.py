@@ -13,6 +13,8 @@ from msam.report.units import Units, units_of, upper_first
 _SIZE = (400.0, 290.0)
 _NAMES = 190.0
 """Room for the methods' names at most, in pixels."""
+_NAMED = 12
+"""More methods than this are told apart by a legend."""
 
 
 def compute_figure(findings: Findings) -> Figure | None:
@@ -52,6 +54,7 @@ def compute_figure(findings: Findings) -> Figure | None:
                 for method in findings.methods
             ),
         ),
+        legend=tuple((method.label, method_style(method.name)) for method in methods) if len(methods) > _NAMED else (),
         note="Methods are compared by paired differences, above, not by whether points lie apart or whiskers overlap here.",
     )
 
@@ -71,7 +74,8 @@ def _panel(
     chart.y_axis(units.header)
     chart.x_axis(x_label, ticks=chart.x.ticks(4), unit="x")
     places = {method.name: _place(chart, methods, method, cost, units) for method in methods}
-    _name_points(chart, methods, places)
+    if len(methods) <= _NAMED:
+        _name_points(chart, methods, places)
     for method in methods:
         style, (x, y) = method_style(method.name), places[method.name]
         if not math.isnan(method.metric.half_width):
@@ -90,13 +94,13 @@ def _place(
 ) -> tuple[float, float]:
     """In pixels; methods of the same cost stand side by side, so that none hides another's whisker."""
     equal = [other.name for other in methods if abs(cost(other) - cost(method)) < 0.005 * (chart.x.high - chart.x.low)]
-    aside = 5.0 * (equal.index(method.name) - (len(equal) - 1) / 2)
+    aside = min(5.0, 60.0 / len(equal)) * (equal.index(method.name) - (len(equal) - 1) / 2)
     x, y = chart.at(cost(method), units.scale(method.metric.mean))
     return x + aside, y
 
 
 def _room(methods: list[MethodFindings]) -> float:
-    return min(_NAMES, 14 + max(text_width(method.label, 11) for method in methods))
+    return 14.0 if len(methods) > _NAMED else min(_NAMES, 14 + max(text_width(method.label, 11) for method in methods))
 
 
 def _name_points(chart: Chart, methods: list[MethodFindings], places: dict[str, tuple[float, float]]) -> None:
