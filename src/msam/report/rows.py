@@ -88,7 +88,7 @@ def rows_panel(key: str, label: str, rows: Sequence[Row], axis_label: str, axis:
     """
     ground = ground or Ground()
     heights = [_HEAD + (13 if row.dots else 0) + max(_STEP * len(row.items), _STEP) + _END for row in rows]
-    margins = Margins(left=12, right=12, top=4, bottom=44)
+    margins = Margins(left=16, right=16, top=4, bottom=44)
     chart = Chart(key, (WIDTH, sum(heights) + margins.top + margins.bottom), axis, Axis(0, 1), margins)
     _paint_ground(chart, ground)
     top = chart.top

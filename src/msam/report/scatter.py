@@ -100,7 +100,7 @@ def _place(
 
 
 def _room(methods: list[MethodFindings]) -> float:
-    return 14.0 if len(methods) > _NAMED else min(_NAMES, 14 + max(text_width(method.label, 11) for method in methods))
+    return 24.0 if len(methods) > _NAMED else min(_NAMES, 14 + max(text_width(method.label, 11) for method in methods))
 
 
 def _name_points(chart: Chart, methods: list[MethodFindings], places: dict[str, tuple[float, float]]) -> None:
