@@ -9,6 +9,8 @@ from msam.report.drawing import Cell, Figure, Style, method_style, modality_styl
 from msam.report.rows import Ground, Item, Row, rows_axis, rows_panel
 from msam.report.units import ACCURACY, Units, probe_units, units_of, upper_first
 
+_ByCriterion = tuple[str, dict[str, dict[str, float]]]
+
 
 def starvation_figure(findings: Findings) -> Figure | None:
     """Draw what each branch knows after joint training and after training alone.
@@ -22,14 +24,7 @@ def starvation_figure(findings: Findings) -> Figure | None:
     if not findings.starvation:
         return None
     units = probe_units(findings)
-    rows: list[Row] = []
-    data: list[tuple[Cell, ...]] = [("modality", "training", "probe", "low", "high")]
-    for place, (name, fate) in enumerate(findings.starvation.items()):
-        both = (("joint", fate.joint, False), ("alone", fate.alone, True))
-        items = [_item(units, f"{name}, {how}", gap, modality_style(place), hollow=hollow) for how, gap, hollow in both]
-        tail = f": joint {units.plain(fate.joint.mean)}, alone {units.plain(fate.alone.mean)}"
-        rows.append(Row(name, tuple(items), tail))
-        data += [(name, how, gap.mean, gap.low, gap.high) for how, gap, _ in both]
+    rows, data = _starvation_rows(findings, units)
     told = "; ".join(
         f"{name} joint {units.value(fate.joint.mean)}, alone {units.value(fate.alone.mean)}"
         for name, fate in findings.starvation.items()
@@ -51,13 +46,25 @@ def starvation_figure(findings: Findings) -> Figure | None:
             "starved branch."
         ),
         panels=(svg,),
-        data=tuple(data),
+        data=data,
         note=(
             "A single seed gives no intervals."
             if findings.comparison["seeds"] == 1
             else "Bars are 95 % intervals of each mean; whether a branch is starved is judged by the paired difference."
         ),
     )
+
+
+def _starvation_rows(findings: Findings, units: Units) -> tuple[list[Row], tuple[tuple[Cell, ...], ...]]:
+    rows: list[Row] = []
+    data: list[tuple[Cell, ...]] = [("modality", "training", "probe", "low", "high")]
+    for place, (name, fate) in enumerate(findings.starvation.items()):
+        both = (("joint", fate.joint, False), ("alone", fate.alone, True))
+        items = [_item(units, f"{name}, {how}", gap, modality_style(place), hollow=hollow) for how, gap, hollow in both]
+        tail = f": joint {units.plain(fate.joint.mean)}, alone {units.plain(fate.alone.mean)}"
+        rows.append(Row(name, tuple(items), tail))
+        data += [(name, how, gap.mean, gap.low, gap.high) for how, gap, _ in both]
+    return rows, tuple(data)
 
 
 def missing_figure(findings: Findings) -> Figure | None:
@@ -72,17 +79,7 @@ def missing_figure(findings: Findings) -> Figure | None:
     if not findings.base.without:
         return None
     units = units_of(findings)
-    panels: dict[str, tuple[str, dict[str, dict[str, float]]]] = {}
-    data: list[tuple[Cell, ...]] = [("criterion", "method", "missing", "metric")]
-    for criterion in _criteria(findings):
-        found = {method.name: _with_missing(method, criterion) for method in findings.methods}
-        data += [
-            (criterion, method.label, missing, value)
-            for method in findings.methods
-            for missing, value in found[method.name].items()
-        ]
-        panels.setdefault(repr(found), (criterion, found))
-    drawn = list(panels.values())
+    drawn, data = _by_criterion(findings)
     rows = {criterion: _missing_rows(findings, units, found) for criterion, found in drawn}
     axis = rows_axis([row for each in rows.values() for row in each])
     svgs = [
@@ -106,9 +103,24 @@ def missing_figure(findings: Findings) -> Figure | None:
             f"run's epoch may be selected by on validation; settings are those that {findings.select_by} chose. {alike}"
         ),
         panels=tuple(svgs),
-        data=tuple(data),
+        data=data,
         legend=tuple((method.label, method_style(method.name)) for method in findings.methods),
     )
+
+
+def _by_criterion(findings: Findings) -> tuple[list[_ByCriterion], tuple[tuple[Cell, ...], ...]]:
+    """Criteria with the metric of each method by what is missing, those that lead to the same numbers once; and all as rows."""
+    panels: dict[str, _ByCriterion] = {}
+    data: list[tuple[Cell, ...]] = [("criterion", "method", "missing", "metric")]
+    for criterion in _criteria(findings):
+        found = {method.name: _with_missing(method, criterion) for method in findings.methods}
+        data += [
+            (criterion, method.label, missing, value)
+            for method in findings.methods
+            for missing, value in found[method.name].items()
+        ]
+        panels.setdefault(repr(found), (criterion, found))
+    return list(panels.values()), tuple(data)
 
 
 def _criteria(findings: Findings) -> list[str]:

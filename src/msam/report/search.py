@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from msam.compare import Findings, MethodFindings
 from msam.compare.trials import Setting
 from msam.report.axes import Axis, Margins
-from msam.report.drawing import Figure, Style, method_style
+from msam.report.drawing import Cell, Figure, Style, method_style
 from msam.report.lines import SIZE
 from msam.report.plot import Chart
 from msam.report.units import DASH, Units, criterion_text, percent, score_units, upper_first
@@ -45,23 +45,18 @@ def search_figure(findings: Findings) -> Figure | None:
             f"more than {percent(CLIFF)} of the method's best score lost."
         ),
         panels=tuple(panels),
-        data=(
-            ("method", "strength", "learning_rate_factor", "score", "chosen", "beyond_the_cliff"),
-            *(
-                (
-                    method.label,
-                    tried.strength,
-                    tried.lr_factor,
-                    score,
-                    _yes(tried == method.tuning.setting),
-                    _yes(_fell(method, score)),
-                )
-                for method in searched
-                for tried, score in method.tuning.trials.items()
-            ),
-        ),
+        data=_data(searched),
         legend=tuple((method.label, method_style(method.name)) for method in searched),
     )
+
+
+def _data(searched: Sequence[MethodFindings]) -> tuple[tuple[Cell, ...], ...]:
+    rows: list[tuple[Cell, ...]] = [("method", "strength", "learning_rate_factor", "score", "chosen", "beyond_the_cliff")]
+    for method in searched:
+        for tried, score in method.tuning.trials.items():
+            marks = (_yes(tried == method.tuning.setting), _yes(_fell(method, score)))
+            rows.append((method.label, tried.strength, tried.lr_factor, score, *marks))
+    return tuple(rows)
 
 
 def _yes(whether: bool) -> str:
