@@ -1,13 +1,16 @@
 """The command line, run as a user runs it."""
 
+import csv
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import msam
 from command import end_of, records_of, run, run_apart, started, wait_until
 from msam.cli.main import main
 from msam.compare import RECIPES
@@ -29,6 +32,13 @@ def test_compare_writes_records_and_report_and_resumes(tmp_path):
     assert "SAM" in first.out
     assert "report.html" in first.out.replace("\n", "")
     assert (out / "report.html").stat().st_size > 10_000
+    lines = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    with (out / "records.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["lr_factor"], row["seed"]) for row in rows] == [
+        (line["method"], str(line["lr_factor"]), str(line["seed"])) for line in lines
+    ]
+    assert [row["test.metric"] for row in rows] == [str(line["test"]["metric"]) if line["test"] else "" for line in lines]
 
     stamps = {path: path.stat().st_mtime_ns for path in (out / "runs").iterdir()}
     assert f"{RUNS} of them on disk already" in run(*command).out
@@ -100,6 +110,14 @@ def test_help_exits_0(command, capsys):
     assert "usage: msam" in capsys.readouterr().out
 
 
+def test_version_is_that_of_the_package(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"msam {msam.__version__}\n"
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--version" in capsys.readouterr().out
+
+
 def test_help_names_every_method(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--help"])
@@ -157,6 +175,8 @@ def test_diagnose_names_the_starved_modality(tmp_path):
     assert "pix dominates" in found.out
     assert "zer is starved" in found.out
     assert "pix is starved" not in found.out
+    page = (tmp_path / "out" / "diagnosis.html").read_text(encoding="utf-8")
+    assert re.search('<p class="headline">zer is starved: ', page) and 'id="starvation"' in page
 
 
 def test_diagnose_looks_at_one_model_more_closely(tmp_path):

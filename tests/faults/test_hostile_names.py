@@ -1,5 +1,7 @@
 """Names come from other people's files: in a table, a figure and a page they are text, and nothing else."""
 
+import base64
+import hashlib
 import io
 import json
 import os
@@ -105,6 +107,10 @@ def usual_page() -> str:
     return render_page(findings_of("usual"))
 
 
+def scripts_of(page: str) -> list[str]:
+    return re.findall(r"<script[^>]*>(.*?)</script", page, flags=re.DOTALL)
+
+
 class Reader(HTMLParser):
     """Collects what a browser would act on."""
 
@@ -179,7 +185,9 @@ def test_the_page_shows_the_name_and_nothing_of_what_it_asks_for(name: str):
     assert not SEEN_BY_A_TERMINAL.search(page)
     ours, theirs = read(usual_page()), read(page)
     assert {(tag, key) for tag, key, _ in theirs.found} <= {(tag, key) for tag, key, _ in ours.found} | {("small", "")}
-    assert not any(tag == "script" or key.startswith("on") for tag, key, _ in theirs.found)
+    assert not any(key.startswith("on") for _, key, _ in theirs.found)
+    assert [tag for tag, _, _ in theirs.found].count("script") == 1
+    assert scripts_of(page) == scripts_of(usual_page()), "the one that is the same on every page"
     assert show_name(name) in theirs.text
     figures = re.findall(r"<svg viewBox.*?</svg>", page, flags=re.DOTALL)
     assert len(figures) == len(re.findall(r"<svg viewBox.*?</svg>", usual_page(), flags=re.DOTALL))
@@ -191,7 +199,10 @@ def test_the_page_shows_the_name_and_nothing_of_what_it_asks_for(name: str):
 
 def test_the_page_forbids_what_it_does_not_need():
     [policy] = [value for _, key, value in read(usual_page()).found if key == "content" and "src" in value]
-    assert "default-src 'none'" in policy and "script-src" not in policy
+    [script] = scripts_of(usual_page())
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert "default-src 'none'" in policy
+    assert re.findall("script-src[^;]*", policy) == [f"script-src 'sha256-{digest}'"], "no script but the page's own"
 
 
 def test_a_name_is_never_a_format():

@@ -71,7 +71,7 @@ def test_killing_the_command_at_random_moments_loses_nothing(undisturbed: Path, 
     run_apart(*WORDS, "--jobs", "2", "--out", str(tmp_path))
     assert records_of(tmp_path) == records_of(undisturbed)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"comparison.json", "records.jsonl", "report.html", "runs"}
+    assert left == {"comparison.json", "records.csv", "records.jsonl", "report.html", "runs"}
     assert all(path.suffix == ".json" and not path.name.startswith(".") for path in (tmp_path / "runs").iterdir())
 
 

@@ -10,8 +10,6 @@ import pytest
 import torch
 from rich.console import Console
 from test_findings import ALL, BASE, SAM, comparison, record
-from test_report import BASE as SCORES
-from test_report import make_findings, shifted
 from torch import Tensor, nn
 
 from hand_made import FIRST_PROTOCOL, completed
@@ -24,6 +22,8 @@ from msam.report.diagnosis import diagnose_findings, print_diagnosis
 from msam.report.page import render_page
 from msam.report.tables import branches_content, results_content
 from msam.training import Task, run_training
+from reported import BASE as SCORES
+from reported import make_findings, shifted
 from tasks import small_task
 
 WIN = {"base": SCORES, "base_2x": SCORES, "sam": shifted(0.1, 0.02), "modality_aware_sam": shifted(0.1, 0.03)}

@@ -10,100 +10,16 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from hand_made import FIRST_PROTOCOL, completed
-from msam.compare import Findings, find_out
-from msam.compare.recipes import find_recipe
+from hand_made import completed
+from msam.compare import RECIPES, Findings, find_out
 from msam.compare.trials import Setting
 from msam.report import print_report, state_verdict, write_page
-from msam.report.drawing import METHOD_STYLES, MODALITY_STYLES
+from msam.report.drawing import INK, METHOD_STYLES, MODALITY_STYLES, method_style
 from msam.report.page import render_page
 from msam.report.printing import print_reports, render_table
 from msam.report.side_tables import calibration_content, control_content
 from msam.report.tables import branches_content, results_content
-
-BASE = [0.70, 0.72, 0.74, 0.73, 0.71]
-NOISE = [0.01, -0.01, 0.005, -0.005, 0.0]
-EPOCHS = 4
-
-
-def shifted(gain: float, scale: float = 0.1) -> list[float]:
-    """Scores whose paired differences to BASE are `gain`, with a spread of about 0.08 times `scale`."""
-    return [score + gain + scale * noise * 10 for score, noise in zip(BASE, NOISE, strict=True)]
-
-
-def make_record(method: str, strength: float | None, seed: int, metric: float, names: list[str], **more: Any) -> dict[str, Any]:
-    share = {name: 0.7 if name == names[0] else 0.3 / (len(names) - 1) for name in names} if len(names) > 1 else {names[0]: 1.0}
-    epochs = EPOCHS * (2 if method == "base_2x" else 1)
-    curve = [0.5 * metric, 0.8 * metric, 0.9 * metric, metric] * (epochs // EPOCHS)
-    alone = more.get("alone", dict.fromkeys(names, 0.6 * metric))
-    return {
-        "method": method,
-        "strength": strength,
-        "seed": seed,
-        "selected_epoch": more.get("epoch", 3),
-        "curves": {
-            "validation_metric": curve,
-            "alone": {name: [0.6 * value for value in curve] for name in names},
-            "contribution_epochs": list(range(1, epochs + 1)),
-            "contributions": {name: [share[name]] * epochs for name in names},
-        },
-        "validation": {"metric": more.get("validation", metric), "loss": 1.0},
-        "test": {
-            "rows": 500,
-            "pool": 2000,
-            "metric": metric,
-            "alone": alone,
-            "without": alone if len(names) > 1 else {},
-            "contributions": share,
-        },
-        "probes": more.get("probes", {}),
-        "steps": 100,
-        "skipped": more.get("skipped", 0),
-        "gradient_evaluations": 100 * more.get("cost", 2 if method not in {"base", "modality_dropout"} else 1),
-        "optimizer": {"mean_shrinkage": more["shrinkage"]} if "shrinkage" in more else {},
-        "measured": {"training_seconds": 0.5},
-    }
-
-
-def make_findings(
-    scores: dict[str, list[float]],
-    *,
-    names: tuple[str, ...] = ("image", "sound"),
-    metric: str = "accuracy",
-    best: float = 0.1,
-    joint: float | None = None,
-    **more: Any,
-) -> Findings:
-    """Findings from scores by method; tuned ones get radii 0.01, 0.1 and 1, of which `best` is the best on validation."""
-    seeds, records, modalities = len(scores["base"]), [], list(names)
-    for method, values in scores.items():
-        tuned = find_recipe(method).strength is not None
-        for strength in (0.01, 0.1, 1.0) if tuned else (None,):
-            for seed, value in enumerate(values):
-                extra = dict(more.get(method, {}))
-                if tuned:
-                    extra["validation"] = value if strength == best else value - 0.2
-                if joint is not None:
-                    extra["probes"] = dict.fromkeys(names, joint + NOISE[seed % 5])
-                records.append(make_record(method, strength, seed, value, modalities, **extra))
-    for name in names if joint is not None else ():
-        for seed, value in enumerate(scores["base"]):
-            probes = {name: 0.6 + 1.1 * NOISE[seed % 5]}
-            records.append(make_record(f"alone:{name}", None, seed, value - 0.1, modalities, probes=probes))
-    task = {"name": "<toy> & task", "modalities": modalities, "metric": metric, "epochs": EPOCHS, "batch_size": 50}
-    comparison = {
-        "task": {**task, "rows": 200, "label_noise": 0.2, "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9}},
-        "versions": {"msam": "0.1.0", "torch": "2.5.0", "python": "3.11"},
-        "methods": list(scores),
-        "seeds": seeds,
-        "rho": more.get("rho", []),
-        "command": "msam compare --out '<folder>'",
-    }
-    protocol = {name: more.get(name, value) for name, value in FIRST_PROTOCOL.items()}
-    return find_out({**comparison, **protocol}, [completed(record) for record in records])
-
-
-TIE = {"base": BASE, "base_2x": BASE, "sam": shifted(0.01), "modality_aware_sam": shifted(0.02, -0.1)}
+from reported import BASE, EPOCHS, FULL, TIE, make_findings, shifted
 
 
 def test_a_tie_is_called_a_tie_and_the_cheapest_is_kept() -> None:
@@ -420,11 +336,6 @@ def read(page: str) -> Reader:
     return reader
 
 
-FULL = make_findings(
-    {**TIE, "joint_unimodal": shifted(0.03), "modality_dropout": shifted(-0.1), "monge_sam": shifted(0.015)}, joint=0.5
-)
-
-
 @pytest.fixture(scope="module")
 def page() -> str:
     return render_page(FULL)
@@ -433,7 +344,7 @@ def page() -> str:
 def test_the_page_loads_nothing(page: str) -> None:
     reader = read(page)
     assert reader.loaded and all(target.startswith(("#", "data:")) for target in reader.loaded)
-    assert "script" not in reader.tags
+    assert reader.tags.count("script") == 1 and "<script>" in page, "one script, in the page itself"
     assert "@import" not in page and not re.search(r"url\((?!#)", page)
 
 
@@ -449,17 +360,27 @@ def test_the_page_reads_in_order(page: str) -> None:
         "msam: sharpness-aware minimization for multimodal learning",
         state_verdict(FULL).headline[:40],
         "Advice.",
+        'id="forest"',
+        '<nav aria-labelledby="contents">',
         "<h2>Caveats</h2>",
         "<h2>Results</h2>",
-        'id="forest"',
-        'id="starvation"',
-        "Modality by modality",
-        "<h2>Cost</h2>",
         'id="compute"',
+        "<h3>Cost</h3>",
+        "<h2>Branches</h2>",
+        'id="starvation"',
+        "Modality by modality</h3>",
+        "<h2>Missing modalities</h2>",
+        'id="missing"',
+        "<h2>Curves</h2>",
+        'id="learning"',
+        "<h2>Contributions</h2>",
         'id="contributions"',
-        'id="strengths"',
         'id="alone"',
+        "<h2>Trials</h2>",
+        'id="search"',
+        "<h2>Data</h2>",
         "msam compare --out &#39;&lt;folder&gt;&#39;",
+        "<h3>Machine and versions</h3>",
         "Nadeau and Bengio",
         "arXiv 2510.24919",
     ]
@@ -468,14 +389,25 @@ def test_the_page_reads_in_order(page: str) -> None:
 
 
 def test_figures_are_named_take_the_text_colour_and_keep_text_as_text(page: str) -> None:
-    figures = re.findall(r"<svg viewBox.*?</svg>", page, flags=re.DOTALL)
-    assert len(figures) == 4 + 2 + 3 + 2
+    figures = re.findall(r"<svg [^>]*role=.*?</svg>", page, flags=re.DOTALL)
+    assert len(figures) == 1 + 2 + 1 + 1 + 1 + 2 + 2 + 3, (
+        "differences, cost, starvation, missing, curves, shares, alone, trials"
+    )
     for figure in figures:
         tree = ElementTree.fromstring(figure)
-        assert tree.attrib["role"] == "img" and tree[0].tag == "title" and tree[0].text
-        assert "currentColor" in figure and "#010203" not in figure and "#000000" not in figure
-    forest = next(figure for figure in figures if 'id="forest-title"' in figure)
+        assert tree.attrib["role"] == "img" and re.search(r"\d", tree.attrib["aria-label"])
+        assert tree.attrib["fill"] == "currentColor" and "#000000" not in figure
+        assert tree.findall("text") and tree.findall(".//title"), "words, and points that say their numbers"
+    forest = next(figure for figure in figures if 'id="forest-panel"' in figure)
     assert "Modality-Aware SAM: +2.0 [" in forest
+    assert "Modality-Aware SAM +2.0 points, -" in forest and "The band of equivalence is ± 1.0 points" in forest
+    assert len(re.findall(r"<title>SAM, seed \d: [+-]\d", forest)) == len(BASE), "one dot a seed"
+
+
+def test_every_recipe_has_a_colour_and_marker_of_its_own() -> None:
+    styles = {(style.color, style.marker) for style in map(method_style, RECIPES)}
+    assert len(styles) == len(RECIPES)
+    assert method_style("somebody's own") == method_style("somebody's own")
 
 
 def luminance(color: str) -> float:
@@ -488,7 +420,7 @@ def test_series_are_told_apart_on_both_backgrounds_and_without_colour() -> None:
     for styles in (list(METHOD_STYLES.values()), list(MODALITY_STYLES)):
         assert len({style.marker for style in styles}) == len(styles)
         for style in styles:
-            if style.color != "#010203":
+            if style.color != INK:
                 assert 1.05 / (luminance(style.color) + 0.05) >= 3, style
                 assert (luminance(style.color) + 0.05) / (luminance("#15181c") + 0.05) >= 3, style
 
@@ -496,11 +428,11 @@ def test_series_are_told_apart_on_both_backgrounds_and_without_colour() -> None:
 @pytest.mark.parametrize(
     ("arguments", "present", "absent"),
     [
-        ({"scores": {"base": BASE}}, ["contributions", "alone"], ["forest", "starvation", "compute", "strengths"]),
-        ({"scores": TIE}, ["forest", "strengths"], ["starvation"]),
+        ({"scores": {"base": BASE}}, ["contributions", "alone"], ["forest", "starvation", "compute", "search"]),
+        ({"scores": TIE}, ["forest", "search"], ["starvation"]),
         ({"scores": TIE, "names": ("image",)}, ["forest", "compute"], ["contributions", "alone", "starvation"]),
         ({"scores": TIE, "names": ("a", "b", "c"), "joint": 0.5}, ["starvation", "contributions"], []),
-        ({"scores": TIE, "rho": [0.1]}, ["forest"], ["strengths"]),
+        ({"scores": TIE, "rho": [0.1]}, ["forest"], ["search"]),
         ({"scores": {"base": BASE, "modality_aware_sam": shifted(0.02)}}, ["forest", "alone"], []),
         ({"scores": {name: values[:1] for name, values in TIE.items()}}, ["forest"], ["starvation"]),
     ],
@@ -531,7 +463,7 @@ def test_another_metric_is_written_as_plain_numbers() -> None:
     assert "points" not in " ".join([verdict.headline, *verdict.details])
     assert results_content(findings).columns[1:3] == ("Mean gain", "To SGD")
     assert results_content(findings).rows[0][1].startswith("72 ± ")
-    assert "Mean gain against compute" in render_page(findings)
+    assert "Mean gain against measured time" in render_page(findings)
 
 
 def test_write_page_writes_the_page_and_nothing_else(page: str, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
     """Train the base optimizer jointly and on each modality alone, and tell whether a modality is starved.
 
     Then look more closely at the joint model of the first seed: contributions, interactions, and what a missing modality
-    costs; these go to ``diagnosis.json`` beside the records.
+    costs; these go to ``diagnosis.json`` beside the records. A page, ``diagnosis.html``, shows the first part.
 
     Args:
         options: Of the command line.
@@ -83,6 +83,7 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
         InvalidValueError: If an option is out of its range.
     """
     from msam.diagnosis.trained import diagnose_task
+    from msam.report import write_page
     from msam.report.diagnosis import print_diagnosis, print_model_diagnosis
 
     source = source_of(options.task, options.data, DisjointSets(options.seeds, options.tuning_seeds))
@@ -91,6 +92,7 @@ def diagnose(options: Diagnose, command: str, console: Console) -> None:
     with stopped(console, _how_to_go_on(out)):
         findings = _run(plan, console)
         print_diagnosis(findings, console)
+        write_page(findings, out / "diagnosis.html", diagnosis=True)
         factor = findings.base.tuning.setting.lr_factor
         try:
             found = diagnose_task(source.build(), find_recipe("base"), lr_factor=factor, select_by=options.select_by)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from msam._version import __version__
 from msam.cli import commands, data_command, train_command
 from msam.cli.options import Command, Compare, Data, Diagnose, Report, Train
 from msam.cli.signals import end_on_signals, stopped
@@ -24,11 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             task file or of a library below it, keep their trace.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["--version"]:
+        Console().print(f"msam {__version__}")
+        return
     with end_on_signals(), stopped(Console(), "stopped; give the same command to start again"):
         options = tyro.cli(
             Command,
             prog="msam",
-            description="Sharpness-aware minimization for multimodal learning: compare, diagnose, train, report.",
+            description="Sharpness-aware minimization for multimodal learning: compare, diagnose, train, report; --version.",
             args=given,
             config=(tyro.conf.OmitArgPrefixes,),
         )

@@ -5,13 +5,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from msam.compare.flat import records_csv
 from msam.compare.lock import FolderLock
 from msam.compare.reading import read_comparison, read_record
-from msam.compare.records import Record, RunKey, key_of, write_lines, write_record
+from msam.compare.records import Record, RunKey, in_order, key_of, write_lines, write_record
 from msam.compare.rounds import Scope
 from msam.compare.shapes import ShapeError
 from msam.errors import InvalidValueError, StorageError
-from msam.storage import clean_up, make_folder, read_text, refuse, write_json
+from msam.storage import clean_up, make_folder, read_text, refuse, write_json, write_text
 
 Say = Callable[[str], None]
 
@@ -22,6 +23,7 @@ class ComparisonFolder:
     - ``comparison.json``: what it is about.
     - ``runs/``: one file a run.
     - ``records.jsonl``: all of them, sorted.
+    - ``records.csv``: their numbers as a table, one line a run, in the same order.
     - ``damaged/``: files that were no whole records, moved there when they were met.
 
     Args:
@@ -31,7 +33,7 @@ class ComparisonFolder:
 
     def __init__(self, path: Path, say: Say) -> None:
         self.path, self._say = path, say
-        self.comparison, self.lines = path / "comparison.json", path / "records.jsonl"
+        self.comparison, self.lines, self.table = path / "comparison.json", path / "records.jsonl", path / "records.csv"
         self._runs, self._damaged = path / "runs", path / "damaged"
 
     @contextmanager
@@ -120,7 +122,7 @@ class ComparisonFolder:
         return write_record(self._runs / key.file_name(digest), record)
 
     def finish(self, records: list[Record]) -> None:
-        """Write ``records.jsonl``.
+        """Write ``records.jsonl`` and ``records.csv``.
 
         Args:
             records: Of all runs.
@@ -129,6 +131,7 @@ class ComparisonFolder:
             StorageError: If the disk refuses.
         """
         write_lines(self.lines, records)
+        write_text(self.table, records_csv(in_order(records)))
 
     def _set_aside(self, path: Path, why: str) -> None:
         target = self._damaged / path.name

@@ -204,7 +204,18 @@ def write_lines(path: Path, records: Iterable[Record]) -> None:
     Raises:
         StorageError: If the disk refuses.
     """
-    ordered = sorted(
+    write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in in_order(records)))
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Sort records.
+
+    Args:
+        records: Of one comparison.
+
+    Returns:
+        The same by method, setting and seed.
+    """
+    return sorted(
         records, key=lambda record: (record["method"], record["strength"] or 0.0, record["lr_factor"], record["seed"])
     )
-    write_text(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in ordered))

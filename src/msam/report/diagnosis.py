@@ -10,11 +10,15 @@ from rich.text import Text
 from msam.compare import Findings
 from msam.diagnosis import Diagnosis
 from msam.report.advice import give_advice
+from msam.report.caveats import list_caveats
 from msam.report.doubts import tell_diverged, tell_unknown
 from msam.report.units import percent, probe_units, units_of
+from msam.report.verdict import Verdict
 
 WIDE = 0.05
 """Intervals of a probe's loss that reach further than this many shares leave the question open."""
+
+_REMEDY = "A remedy may pay: `msam compare` tells which one does on this task, and what it costs."
 
 
 def print_diagnosis(findings: Findings, console: Console) -> None:
@@ -93,23 +97,46 @@ def diagnose_findings(findings: Findings) -> list[str]:
         why = findings.comparison["task"].get("no_probes")
         none = "The model declares no encoders, so that its branches cannot be probed."
         return [*sentences, none if why is None else f"Its branches are not probed: {why}."]
+    if starved := _tell_starved(findings):
+        return [*sentences, *starved, _REMEDY]
+    return [*sentences, _tell_unstarved(findings)]
+
+
+def state_diagnosis(findings: Findings) -> Verdict:
+    """Put a diagnosis into the form of a verdict, for its page.
+
+    Args:
+        findings: Of a comparison that holds the base optimizer and the modalities alone.
+
+    Returns:
+        The headline says whether a modality is starved.
+    """
+    told = diagnose_findings(findings)
+    starved = _tell_starved(findings) if findings.starvation and not findings.base.diverged else []
+    headline = " ".join(starved) or told[-1]
+    rest = tuple(sentence for sentence in told if sentence not in {headline, _REMEDY, *starved})
+    advice = _REMEDY if starved else "`msam compare` tells whether a method does better here than the base optimizer."
+    return Verdict(headline=headline, details=rest, advice=advice, caveats=list_caveats(findings))
+
+
+def _tell_starved(findings: Findings) -> list[str]:
     units = probe_units(findings)
-    starved = [name for name, fate in findings.starvation.items() if fate.loss.low > 0]
-    for name in starved:
-        fate = findings.starvation[name]
-        sentences.append(
-            f"{name} is starved: a linear probe of its branch reads {units.value(fate.joint.mean)} after joint training "
-            f"and {units.value(fate.alone.mean)} when it trains alone; it lost {units.amount(fate.loss.mean)} "
-            f"(95 % interval {units.span(fate.loss)})."
-        )
-    if starved:
-        return [*sentences, "A remedy may pay: `msam compare` tells which one does on this task, and what it costs."]
+    return [
+        f"{name} is starved: a linear probe of its branch reads {units.value(fate.joint.mean)} after joint training "
+        f"and {units.value(fate.alone.mean)} when it trains alone; it lost {units.amount(fate.loss.mean)} "
+        f"(95 % interval {units.span(fate.loss)})."
+        for name, fate in findings.starvation.items()
+        if fate.loss.low > 0
+    ]
+
+
+def _tell_unstarved(findings: Findings) -> str:
     losses = [fate.loss for fate in findings.starvation.values()]
     if any(math.isnan(loss.mean) for loss in losses):
-        return [*sentences, "No branch can be said to be starved, and of some nothing can be told."]
+        return "No branch can be said to be starved, and of some nothing can be told."
     if all(loss.high <= WIDE for loss in losses):
-        return [*sentences, "No branch knows measurably less than alone: nothing needs fixing here."]
-    return [*sentences, "No branch can be said to be starved, but the intervals leave it open: use more seeds."]
+        return "No branch knows measurably less than alone: nothing needs fixing here."
+    return "No branch can be said to be starved, but the intervals leave it open: use more seeds."
 
 
 def _tell_dominance(findings: Findings) -> list[str]:

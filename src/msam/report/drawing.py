@@ -1,51 +1,30 @@
-"""SVG from matplotlib: text stays text, ink takes the page's colour, and the same data give the same bytes."""
+"""What figures are made of: styles that tell series apart, their data, their legends, and ids of their own."""
 
-import math
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from io import StringIO
-from typing import Any
+from zlib import crc32
 
-import matplotlib as mpl
-from markupsafe import escape
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
+from msam.compare import RECIPES
 
-INK = "#010203"
-"""Stands for the colour of text around the figure."""
-PAPER = "#fdfcfb"
-"""Stands for the colour of the page behind the figure."""
-_FONT = "DejaVu Sans"
-"""Ships with matplotlib and is wide, so that what fits in it fits in a reader's own sans-serif font."""
-_PHONE = 550
-"""Wider figures scroll on a phone, where shrinking would make their text too small."""
-_RC: dict[str, Any] = {
-    "svg.fonttype": "none",
-    "font.family": [_FONT],
-    "font.size": 12.0,
-    "text.parse_math": False,
-    "text.usetex": False,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 12.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.formatter.useoffset": False,
-    "axes.unicode_minus": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "hatch.linewidth": 1.2,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 6.0,
-}
+INK = "currentColor"
+"""The colour of text around the figure."""
+PAPER = "var(--page, white)"
+"""The colour of the page behind the figure."""
+Cell = str | float | int | None
+
+
+@dataclass(frozen=True)
+class Style:
+    """What tells one series from another, with colour and without."""
+
+    color: str
+    marker: str
+    dashes: str = ""
+    """Lengths of strokes and gaps; a line without gaps if empty."""
+    scale: float = 1.0
+    """Of the marker: equal sizes do not look equal for all shapes."""
 
 
 @dataclass(frozen=True)
@@ -58,38 +37,48 @@ class Figure:
     """One sentence on how to read it."""
     panels: tuple[str, ...]
     """SVG elements."""
+    data: tuple[tuple[Cell, ...], ...] = ()
+    """What is drawn, as rows of a table; the first names the columns."""
+    legend: tuple[tuple[str, Style], ...] = ()
+    """Series by name, where they are not named in the panels."""
     note: str = ""
     """What the reader should know besides."""
 
 
-@dataclass(frozen=True)
-class Style:
-    """What tells one series from another, with colour and without."""
-
-    color: str
-    marker: str
-    line: str | tuple[int, tuple[int, ...]]
-    scale: float = 1.0
-    """Of the marker: equal sizes do not look equal for all shapes."""
-
-
 METHOD_STYLES = {
-    "base": Style(INK, "o", "-"),
-    "base_2x": Style("#8a8a8a", "s", (0, (5, 1))),
-    "joint_unimodal": Style("#1b9e4b", "v", (0, (3, 1, 1, 1))),
-    "modality_dropout": Style("#b8860b", "P", (0, (1, 1))),
-    "sam": Style("#2b83d6", "D", "--"),
-    "modality_aware_sam": Style("#e0561b", "*", "-", 1.6),
-    "monge_sam": Style("#b65fc0", "^", "-."),
+    "base": Style(INK, "o"),
+    "base_2x": Style("#8a8a8a", "s", "8 3"),
+    "joint_unimodal": Style("#1b9e4b", "v", "6 2 2 2"),
+    "modality_dropout": Style("#b8860b", "P", "2 2"),
+    "sam": Style("#2b83d6", "D", "5 3"),
+    "modality_aware_sam": Style("#e0561b", "*", "", 1.5),
+    "monge_sam": Style("#b65fc0", "^", "7 2 1.5 2"),
 }
 """Colours of middle lightness: at least 3:1 against white and against the page's dark background."""
 MODALITY_STYLES = (
-    Style("#2b83d6", "o", "-"),
-    Style("#e0561b", "s", "--"),
-    Style("#1b9e4b", "^", "-."),
-    Style("#b65fc0", "D", ":"),
-    Style("#8a8a8a", "v", (0, (5, 1))),
+    Style("#2b83d6", "o"),
+    Style("#e0561b", "s", "6 3"),
+    Style("#1b9e4b", "^", "7 2 1.5 2"),
+    Style("#b65fc0", "D", "2 2"),
+    Style("#8a8a8a", "v", "8 3"),
 )
+_TAKEN = {(style.color, style.marker) for style in METHOD_STYLES.values()}
+_OTHERS = tuple(
+    Style(color, marker, dashes)
+    for marker, dashes in (
+        ("h", "4 2"),
+        ("D", "3 3"),
+        ("s", "6 2 2 2"),
+        ("v", ""),
+        ("^", "2 2"),
+        ("P", "8 3"),
+        ("o", "5 3"),
+        ("*", "3 2"),
+    )
+    for color in ("#2b83d6", "#e0561b", "#1b9e4b", "#b65fc0", "#8a8a8a", "#b8860b")
+    if (color, marker) not in _TAKEN
+)
+_UNNAMED = tuple(name for name in RECIPES if name not in METHOD_STYLES)
 
 
 def method_style(name: str) -> Style:
@@ -99,9 +88,24 @@ def method_style(name: str) -> Style:
         name: Of the recipe.
 
     Returns:
-        Its style; a common one for recipes that have none of their own.
+        Its style; one of its own for each recipe of the library, and one by its name for others.
     """
-    return METHOD_STYLES.get(name, Style("#8a8a8a", "h", "-"))
+    if name in METHOD_STYLES:
+        return METHOD_STYLES[name]
+    place = _UNNAMED.index(name) if name in _UNNAMED else crc32(name.encode("utf-8", "replace"))
+    return _OTHERS[place % len(_OTHERS)]
+
+
+def modality_style(place: int) -> Style:
+    """Look a modality's style up.
+
+    Args:
+        place: Among the task's modalities.
+
+    Returns:
+        Its style; they come round again after the fifth.
+    """
+    return MODALITY_STYLES[place % len(MODALITY_STYLES)]
 
 
 _PREFIX: ContextVar[str] = ContextVar("_PREFIX", default="")
@@ -124,79 +128,16 @@ def keys_prefixed(prefix: str) -> Iterator[None]:
         _PREFIX.reset(token)
 
 
-def draw(key: str, label: str, size: tuple[float, float], paint: Callable[[Axes], None]) -> str:
-    """Draw one panel.
+def prefixed(key: str) -> str:
+    """Make the id of a panel.
 
     Args:
-        key: Tells its element ids from those of all other panels of a page.
-        label: Its accessible name.
-        size: Width and height in CSS pixels.
-        paint: Draws onto the axes.
+        key: Tells it from all others of a comparison.
 
     Returns:
-        An ``<svg>`` element.
+        The key, behind the prefix of `keys_prefixed`.
     """
-    key = _PREFIX.get() + key
-    settings: Any = _RC | {"svg.hashsalt": key}
-    with mpl.rc_context(settings), warnings.catch_warnings():
-        # A modality's name may be in any script; the reader's browser has the glyphs, the font that measures may not.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        # Where names leave no room, they cover the figure; the tables have its numbers.
-        warnings.filterwarnings("ignore", message="constrained_layout not applied")
-        canvas = Canvas(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
-        paint(canvas.add_subplot())
-        output = StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        canvas.savefig(output, format="svg", transparent=True, metadata=nothing)
-    return _embed(output.getvalue(), key, label)
-
-
-def _embed(svg: str, key: str, label: str) -> str:
-    """Turn an SVG file into an element of a page."""
-    svg = svg[svg.index("<svg") :]
-    head_end = svg.index(">") + 1
-    box = re.search(r'viewBox="([^"]+)"', svg[:head_end])
-    assert box is not None
-    body = re.sub(r"<[^>]*>", lambda tag: _embed_tag(tag[0], key), svg[head_end:])
-    width = float(box[1].split()[2])
-    least = "; min-width: 480px" if width > _PHONE else ""
-    head = f'<svg viewBox="{box[1]}" style="width: {width:.0f}px{least}" role="img" aria-labelledby="{key}-title">'
-    return f'{head}<title id="{key}-title">{escape(label)}</title>{body.strip()}'
-
-
-def _embed_tag(tag: str, key: str) -> str:
-    """Fit one tag into a page; the text between tags, with people's names in it, stays as it is."""
-    tag = tag.replace(INK, "currentColor").replace(PAPER, "var(--page, white)").replace(f"'{_FONT}'", "system-ui, sans-serif")
-    tag = re.sub(r'\bid="', f'id="{key}-', tag.replace("xlink:href", "href"))
-    return tag.replace('href="#', f'href="#{key}-').replace("url(#", f"url(#{key}-")
-
-
-def label_ends(axes: Axes, labels: Sequence[tuple[str, float, Style]], height: float) -> None:
-    """Name lines at the right edge of the axes, moved apart where they would overlap.
-
-    Args:
-        axes: With its y limits set.
-        labels: Text, height in data units, style of the line.
-        height: Of the figure in pixels.
-    """
-    low, high = axes.get_ylim()
-    gap = 14.0 / (0.78 * height) * (high - low)
-    known = [(text, y, style) for text, y, style in labels if math.isfinite(y)]
-    for (text, y, style), shown in zip(known, spread([y for _, y, _ in known], gap, low, high), strict=True):
-        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": style.color, "clip_on": False}
-        axes.plot([1.0, 1.06], [min(max(y, low), high), shown], linewidth=1.0, **beside)
-        # The marker is repeated beside the name: without colour, too, it tells apart lines that end in one point.
-        axes.plot([1.06], [shown], marker=style.marker, markersize=6 * style.scale, **beside)
-        axes.annotate(
-            text,
-            xy=(1.06, shown),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=11,
-            annotation_clip=False,
-        )
+    return _PREFIX.get() + key
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
