@@ -14,7 +14,8 @@ from msam.data.archives.cached import read_arrays
 from msam.data.archives.packages import Package, Report, build_once, cache_folder, read_members, silent
 from msam.data.sets.captions import count_trigrams
 from msam.data.sets.steps import as_steps
-from msam.data.splits.arrays import Arrays, draw_rows, pick_split, standardise_channels
+from msam.data.splits.arrays import Arrays
+from msam.data.splits.grouped import split_grouped
 from msam.data.splits.split import Splits
 from msam.errors import InvalidValueError
 
@@ -125,19 +126,7 @@ def split_stamps(arrays: Arrays, seed: int, *, rows: int | None = None, label_no
     Raises:
         InvalidValueError: If the share or the number of rows is out of its range.
     """
-    assert arrays.groups is not None, "load_stamps gives them"
-    drawn = draw_rows(arrays.target, seed, rows=rows, label_noise=label_noise, groups=arrays.groups, stratify=True)
-    # Rare trigrams would be huge if each was scaled by itself.
-    inputs = {
-        name: standardise_channels(values if values.ndim > 2 else values[:, None], drawn.train).reshape(values.shape)
-        for name, values in arrays.inputs.items()
-    }
-    return Splits(
-        train=pick_split(inputs, drawn.train, drawn.train_target),
-        validation=pick_split(inputs, drawn.validation, arrays.target[drawn.validation]),
-        test=pick_split(inputs, drawn.test, arrays.target[drawn.test]),
-        pool=len(arrays.target),
-    )
+    return split_grouped(arrays, seed, rows=rows, label_noise=label_noise)
 
 
 def build_stamps(folder: Path | None = None, source: Path | None = None, progress: Report = silent) -> Path:
